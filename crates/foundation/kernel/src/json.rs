@@ -1,0 +1,363 @@
+//! The canonical JSON profile: what is hashed, signed and compared.
+//!
+//! It is RFC 8785 (JCS) narrowed until two independent implementations cannot disagree: object keys are printable
+//! ASCII and sorted, there are no floating-point numbers, integers lie strictly between -2⁵³ and 2⁵³ (larger ones
+//! travel as strings), nothing nests deeper than [`DEPTH_MAX`]. Inside this profile the canonical form is also
+//! what `json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)` prints in Python, which is
+//! what the second verifier relies on.
+//!
+//! [`canonical`] writes the form; [`check`] says whether bytes already are in it, in one pass and without building
+//! a value, because the verifier does that for every leaf of a bundle.
+
+use serde_json::Value;
+
+/// Deepest nesting accepted.
+pub const DEPTH_MAX: usize = 16;
+const INTEGER_LIMIT: i64 = 1 << 53;
+
+/// Why a value or a text is outside the profile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum JsonError {
+    /// A number with a fraction or an exponent, or an integer of 2⁵³ or more.
+    #[error("numbers are integers between -2^53 and 2^53; larger ones are written as strings")]
+    Number,
+    /// A key that is empty or not printable ASCII.
+    #[error("object keys are printable ASCII and not empty")]
+    Key,
+    /// Nesting beyond [`DEPTH_MAX`].
+    #[error("nested too deeply")]
+    Depth,
+    /// The bytes are not in canonical form; the offset of the first byte that is wrong.
+    #[error("not canonical at byte {0}")]
+    NotCanonical(usize),
+}
+
+/// Writes `value` in canonical form.
+pub fn canonical(value: &Value) -> Result<Vec<u8>, JsonError> {
+    let mut out = Vec::with_capacity(256);
+    write_value(&mut out, value, 0)?;
+    Ok(out)
+}
+
+/// Appends `value` in canonical form to `out`; `depth` is how deep it will stand.
+pub fn write_value(out: &mut Vec<u8>, value: &Value, depth: usize) -> Result<(), JsonError> {
+    if depth > DEPTH_MAX {
+        return Err(JsonError::Depth);
+    }
+    match value {
+        Value::Null => out.extend_from_slice(b"null"),
+        Value::Bool(true) => out.extend_from_slice(b"true"),
+        Value::Bool(false) => out.extend_from_slice(b"false"),
+        Value::Number(number) => {
+            let number = number.as_i64().filter(|n| n.abs() < INTEGER_LIMIT).ok_or(JsonError::Number)?;
+            write_integer(out, number);
+        }
+        Value::String(text) => write_string(out, text),
+        Value::Array(items) => {
+            out.push(b'[');
+            for (n, item) in items.iter().enumerate() {
+                if n > 0 {
+                    out.push(b',');
+                }
+                write_value(out, item, depth + 1)?;
+            }
+            out.push(b']');
+        }
+        Value::Object(map) => {
+            // serde_json's map is sorted unless some dependency turns on `preserve_order`; sorting here makes the
+            // form independent of that.
+            let mut entries: Vec<_> = map.iter().collect();
+            entries.sort_unstable_by_key(|(key, _)| key.as_bytes());
+            out.push(b'{');
+            for (n, (key, item)) in entries.into_iter().enumerate() {
+                if key.is_empty() || !key.bytes().all(key_byte) {
+                    return Err(JsonError::Key);
+                }
+                if n > 0 {
+                    out.push(b',');
+                }
+                write_string(out, key);
+                out.push(b':');
+                write_value(out, item, depth + 1)?;
+            }
+            out.push(b'}');
+        }
+    }
+    Ok(())
+}
+
+fn key_byte(byte: u8) -> bool {
+    (0x20..0x7f).contains(&byte) && byte != b'"' && byte != b'\\'
+}
+
+/// Appends a decimal integer.
+pub fn write_integer(out: &mut Vec<u8>, number: i64) {
+    use std::io::Write as _;
+    // Writing to a Vec cannot fail.
+    let _ = write!(out, "{number}");
+}
+
+/// Appends a JSON string with exactly the escapes of RFC 8785 §3.2.2.2.
+pub fn write_string(out: &mut Vec<u8>, text: &str) {
+    out.push(b'"');
+    let bytes = text.as_bytes();
+    let mut plain_from = 0;
+    for (at, byte) in bytes.iter().enumerate() {
+        let escape: &[u8] = match byte {
+            b'"' => b"\\\"",
+            b'\\' => b"\\\\",
+            0x08 => b"\\b",
+            0x09 => b"\\t",
+            0x0a => b"\\n",
+            0x0c => b"\\f",
+            0x0d => b"\\r",
+            0x00..=0x1f => b"",
+            _ => continue,
+        };
+        out.extend_from_slice(&bytes[plain_from..at]);
+        if escape.is_empty() {
+            const DIGITS: &[u8; 16] = b"0123456789abcdef";
+            out.extend_from_slice(b"\\u00");
+            out.push(DIGITS[usize::from(byte >> 4)]);
+            out.push(DIGITS[usize::from(byte & 15)]);
+        } else {
+            out.extend_from_slice(escape);
+        }
+        plain_from = at + 1;
+    }
+    out.extend_from_slice(&bytes[plain_from..]);
+    out.push(b'"');
+}
+
+/// Says whether `bytes` are exactly one value in canonical form.
+pub fn check(bytes: &[u8]) -> Result<(), JsonError> {
+    if std::str::from_utf8(bytes).is_err() {
+        return Err(JsonError::NotCanonical(0));
+    }
+    let mut scan = Scan { bytes, at: 0 };
+    scan.value(0)?;
+    if scan.at == bytes.len() { Ok(()) } else { Err(JsonError::NotCanonical(scan.at)) }
+}
+
+struct Scan<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl Scan<'_> {
+    fn bad<T>(&self) -> Result<T, JsonError> {
+        Err(JsonError::NotCanonical(self.at))
+    }
+
+    fn peek(&self) -> Option<u8> {
+        self.bytes.get(self.at).copied()
+    }
+
+    fn literal(&mut self, text: &[u8]) -> Result<(), JsonError> {
+        if self.bytes[self.at..].starts_with(text) {
+            self.at += text.len();
+            Ok(())
+        } else {
+            self.bad()
+        }
+    }
+
+    fn value(&mut self, depth: usize) -> Result<(), JsonError> {
+        if depth > DEPTH_MAX {
+            return Err(JsonError::Depth);
+        }
+        match self.peek() {
+            Some(b'n') => self.literal(b"null"),
+            Some(b't') => self.literal(b"true"),
+            Some(b'f') => self.literal(b"false"),
+            Some(b'"') => self.string().map(|_| ()),
+            Some(b'-' | b'0'..=b'9') => self.integer(),
+            Some(b'[') => {
+                self.at += 1;
+                if self.peek() == Some(b']') {
+                    self.at += 1;
+                    return Ok(());
+                }
+                loop {
+                    self.value(depth + 1)?;
+                    match self.peek() {
+                        Some(b',') => self.at += 1,
+                        Some(b']') => {
+                            self.at += 1;
+                            return Ok(());
+                        }
+                        _ => return self.bad(),
+                    }
+                }
+            }
+            Some(b'{') => self.object(depth),
+            _ => self.bad(),
+        }
+    }
+
+    fn object(&mut self, depth: usize) -> Result<(), JsonError> {
+        self.at += 1;
+        if self.peek() == Some(b'}') {
+            self.at += 1;
+            return Ok(());
+        }
+        let mut previous: Option<(usize, usize)> = None;
+        loop {
+            let from = self.at;
+            if self.peek() != Some(b'"') {
+                return self.bad();
+            }
+            let span = self.string()?;
+            let key = &self.bytes[span.0..span.1];
+            if key.is_empty() || !key.iter().copied().all(key_byte) {
+                return Err(JsonError::Key);
+            }
+            if previous.is_some_and(|(a, b)| &self.bytes[a..b] >= key) {
+                return Err(JsonError::NotCanonical(from));
+            }
+            previous = Some(span);
+            self.literal(b":")?;
+            self.value(depth + 1)?;
+            match self.peek() {
+                Some(b',') => self.at += 1,
+                Some(b'}') => {
+                    self.at += 1;
+                    return Ok(());
+                }
+                _ => return self.bad(),
+            }
+        }
+    }
+
+    /// Passes over a string and returns the span between its quotes.
+    fn string(&mut self) -> Result<(usize, usize), JsonError> {
+        self.at += 1;
+        let from = self.at;
+        loop {
+            match self.peek() {
+                Some(b'"') => {
+                    self.at += 1;
+                    return Ok((from, self.at - 1));
+                }
+                Some(b'\\') => {
+                    let rest = &self.bytes[self.at + 1..];
+                    match rest.first() {
+                        Some(b'"' | b'\\' | b'b' | b't' | b'n' | b'f' | b'r') => self.at += 2,
+                        Some(b'u') => {
+                            // Only control characters without a short escape are written as \u00xx.
+                            let [b'u', b'0', b'0', high @ (b'0' | b'1'), low, ..] = rest else {
+                                return self.bad();
+                            };
+                            let low_value = match low {
+                                b'0'..=b'9' => low - b'0',
+                                b'a'..=b'f' => low - b'a' + 10,
+                                _ => return self.bad(),
+                            };
+                            let value = (high - b'0') << 4 | low_value;
+                            if matches!(value, 0x08 | 0x09 | 0x0a | 0x0c | 0x0d) {
+                                return self.bad();
+                            }
+                            self.at += 6;
+                        }
+                        _ => return self.bad(),
+                    }
+                }
+                Some(0x20..) => self.at += 1,
+                _ => return self.bad(),
+            }
+        }
+    }
+
+    fn integer(&mut self) -> Result<(), JsonError> {
+        let from = self.at;
+        if self.peek() == Some(b'-') {
+            self.at += 1;
+        }
+        let digits_from = self.at;
+        while self.peek().is_some_and(|byte| byte.is_ascii_digit()) {
+            self.at += 1;
+        }
+        let digits = &self.bytes[digits_from..self.at];
+        let zero = digits == b"0";
+        let negative = digits_from > from;
+        if digits.is_empty() || digits.len() > 16 || (digits[0] == b'0' && (!zero || negative)) {
+            return Err(JsonError::NotCanonical(from));
+        }
+        let value = digits.iter().fold(0i64, |sum, digit| sum * 10 + i64::from(digit - b'0'));
+        if value >= INTEGER_LIMIT {
+            return Err(JsonError::Number);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn writes_and_recognises() {
+        for (value, text) in [
+            (json!({"b": 1, "a": [true, null, -3]}), r#"{"a":[true,null,-3],"b":1}"#),
+            (json!({"t": "é\n\u{1}\"\\\u{7f}/"}), "{\"t\":\"é\\n\\u0001\\\"\\\\\u{7f}/\"}"),
+            (json!([]), "[]"),
+            (json!({}), "{}"),
+            (json!(0), "0"),
+        ] {
+            let written = canonical(&value).unwrap();
+            assert_eq!(String::from_utf8(written.clone()).unwrap(), text);
+            assert_eq!(check(&written), Ok(()), "{text}");
+        }
+    }
+
+    #[test]
+    fn refuses_what_is_outside_the_profile() {
+        assert_eq!(canonical(&json!(1.5)), Err(JsonError::Number));
+        assert_eq!(canonical(&json!(1i64 << 53)), Err(JsonError::Number));
+        assert_eq!(canonical(&json!(u64::MAX)), Err(JsonError::Number));
+        assert_eq!(canonical(&json!({"é": 1})), Err(JsonError::Key));
+        assert_eq!(canonical(&json!({"": 1})), Err(JsonError::Key));
+        let mut deep = json!(1);
+        for _ in 0..40 {
+            deep = json!([deep]);
+        }
+        assert_eq!(canonical(&deep), Err(JsonError::Depth));
+    }
+
+    #[test]
+    fn recognises_only_the_canonical_spelling() {
+        for text in [
+            "",
+            " 1",
+            "1 ",
+            "01",
+            "-0",
+            "+1",
+            "1.0",
+            "1e3",
+            "9007199254740992",
+            "{\"b\":1,\"a\":2}",
+            "{\"a\":1,\"a\":2}",
+            "{\"a\" :1}",
+            "{\"a\":1,}",
+            "[1,]",
+            "[1",
+            "\"\\u0041\"",
+            "\"\\u000a\"",
+            "\"\\/\"",
+            "\"\\u00e9\"",
+            "\"\t\"",
+            "\"a",
+            "tru",
+            "{\"é\":1}",
+            "nulll",
+            "{a:1}",
+            "\"\\u001F\"",
+            "[[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]",
+        ] {
+            assert!(check(text.as_bytes()).is_err(), "{text}");
+        }
+        assert!(check(b"\"\xff\"").is_err());
+    }
+}

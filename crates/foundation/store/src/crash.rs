@@ -1,0 +1,63 @@
+//! Named crash points: places where a test can make the process die at once, as if by `kill -9`.
+//!
+//! The write path promises that nothing acknowledged is lost and nothing is done twice, and the only honest test of
+//! that is to die at every step of it. A point does nothing until it is armed by name, which only the operator's
+//! environment can do (`WRIT_CRASH_POINT=name` or `name:3` for the third time it is passed). Then the process aborts
+//! without unwinding, flushing or replying.
+//!
+//! Those who add a step to the write path or a call to the outside add a point before and after it, and its name to
+//! [`POINTS`]; the crash matrix walks that list.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Every crash point, in the order in which a governed run passes them.
+pub const POINTS: &[&str] = &[
+    "commit.received",
+    "commit.applied",
+    "commit.durable",
+    "commit.replied",
+    "tool.intended",
+    "tool.sent",
+    "tool.finished",
+    "model.intended",
+    "model.sent",
+    "model.finished",
+    "approval.decided",
+    "checkpoint.signed",
+    "checkpoint.kept",
+];
+
+struct Armed {
+    name: String,
+    passes_left: AtomicU32,
+}
+
+static ARMED: OnceLock<Option<Armed>> = OnceLock::new();
+
+/// Arms the point that `text` names (`name` or `name:n`). Only the first call of a process counts.
+///
+/// # Errors
+/// If there is no such point.
+pub fn arm(text: &str) -> Result<(), String> {
+    let (name, pass) = match text.split_once(':') {
+        None => (text, 1),
+        Some((name, pass)) => (name, pass.parse().map_err(|_| format!("{pass:?} is not a number of passes"))?),
+    };
+    if !POINTS.contains(&name) {
+        return Err(format!("there is no crash point {name:?}; there are: {}", POINTS.join(", ")));
+    }
+    let _ = ARMED.set(Some(Armed { name: name.to_owned(), passes_left: AtomicU32::new(pass) }));
+    Ok(())
+}
+
+/// Passes the point `name`; the process dies here if it is armed and its time has come.
+pub fn point(name: &'static str) {
+    debug_assert!(POINTS.contains(&name), "{name} is missing in POINTS");
+    if let Some(Some(armed)) = ARMED.get()
+        && armed.name == name
+        && armed.passes_left.fetch_sub(1, Ordering::Relaxed) == 1
+    {
+        std::process::abort();
+    }
+}

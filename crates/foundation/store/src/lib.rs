@@ -1,0 +1,312 @@
+//! Where everything is kept, and the only room that knows SQL.
+//!
+//! The store speaks bytes: records with revisions and index keys, leaves of logs, jobs with epochs, outcomes under
+//! idempotency keys. It knows nothing of what a kind means. Above the [`Engine`] trait sits a thin typed layer,
+//! [`Document`] and [`View`], and that is all that domains see.
+//!
+//! Two engines stand behind one trait and one conformance suite (in `testkit`): the embedded one ([`sqlite`]) and, for
+//! many machines, Postgres. A rule that one engine could keep and the other not does not belong in the trait.
+//!
+//! Three words for an acknowledgement, and what the store promises by them:
+//!
+//! - **durable**: [`Store::commit`] has returned; a crash or power loss does not take it back;
+//! - **sequenced**: the facts have an index in the tenant's log. The embedded engine does it in the same commit unless
+//!   it runs in [`Sequencing::Deferred`] mode, which exists so that nobody comes to rely on the former;
+//! - **published**: a signed checkpoint covers them.
+//!
+//! Writes without a fact are the store's own mechanics and a closed set: claim, renew, sequence, checkpoint, tile.
+
+mod clock;
+pub mod crash;
+mod document;
+pub mod key;
+pub mod sqlite;
+mod view;
+
+pub use clock::{Clock, SystemClock};
+pub use document::{Document, Found, Stored, decode};
+pub use view::{Read, View, put_if, put_new};
+
+use futures::future::BoxFuture;
+use kernel::changeset::Changeset;
+use kernel::permit::JobKind;
+use kernel::{Digest, Id, Lease, TenantId};
+use std::sync::Arc;
+
+/// Most rows that any list returns.
+pub const PAGE_MAX: usize = 200;
+
+/// When facts get their place in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Sequencing {
+    /// In the commit that states them.
+    #[default]
+    Immediate,
+    /// Later, by [`Store::sequence`]; what an engine with many writers has to do.
+    Deferred,
+}
+
+/// Why a commit did not happen. Whatever the variant, nothing of the changeset is visible.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// Something it read or writes has moved, or exists already, or its idempotency key has been used meanwhile.
+    /// Reading again and deciding again may succeed.
+    #[error("{kind} {id} has changed meanwhile")]
+    Conflict {
+        /// Kind of the record in the way.
+        kind: String,
+        /// Its id.
+        id: String,
+    },
+    /// The job's lease has been lost to a later claim; the work belongs to somebody else now.
+    #[error("the job is no longer leased under this epoch")]
+    Fenced,
+    /// The permit, refusal or lease is not this store's or is past its time.
+    #[error(transparent)]
+    Permit(#[from] kernel::permit::PermitError),
+    /// A record or fact of a kind that the origin does not cover.
+    #[error("{0} is outside what was permitted")]
+    OutsidePermit(String),
+    /// There is no such tenant, or genesis was asked for a tenant whose log is not empty.
+    #[error("the tenant's log is not in the state that the changeset needs")]
+    Log,
+    /// A fact does not fit its format.
+    #[error(transparent)]
+    Leaf(#[from] kernel::fact::LeafError),
+    /// The tenant has too many commits waiting; later may succeed.
+    #[error("too many commits of this tenant are waiting")]
+    Overloaded,
+    /// There is no room left on the device; nothing was written.
+    #[error("the storage device is full")]
+    Full,
+    /// The engine has stopped or failed and takes no more writes.
+    #[error("storage has failed: {0}")]
+    Failed(String),
+}
+
+/// Why a read did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The engine failed.
+    #[error("storage has failed: {0}")]
+    Failed(String),
+    /// A stored document cannot be understood by this version.
+    #[error("{kind} {id} is stored in a form that this version cannot read")]
+    Unreadable {
+        /// Kind of the record.
+        kind: String,
+        /// Its id.
+        id: String,
+    },
+}
+
+/// What a commit returned.
+#[derive(Debug, Default)]
+pub struct Committed {
+    /// Index in the log of the first fact; `None` while it waits to be sequenced.
+    pub first_index: Option<u64>,
+    /// Leases on the jobs that were enqueued as held, in the order of the changeset.
+    pub held: Vec<Lease>,
+}
+
+/// A record as stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// Its id.
+    pub id: Id,
+    /// Its revision, from 1, raised by every write.
+    pub rev: u64,
+    /// The document.
+    pub body: Vec<u8>,
+}
+
+/// A range of an index.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Range {
+    /// Name of the index.
+    pub index: &'static str,
+    /// Keys that start with this.
+    pub prefix: Vec<u8>,
+    /// Only what comes after this (key, id); for paging.
+    pub after: Option<(Vec<u8>, Id)>,
+    /// Largest keys first.
+    pub descending: bool,
+    /// At most so many rows; capped at [`PAGE_MAX`].
+    pub limit: usize,
+}
+
+impl Range {
+    /// The first page of everything under `prefix`.
+    pub fn of(index: &'static str, prefix: Vec<u8>) -> Range {
+        Range { index, prefix, after: None, descending: false, limit: PAGE_MAX }
+    }
+}
+
+/// A leaf with its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeafRow {
+    /// Its index in the log.
+    pub index: u64,
+    /// The bytes that were hashed.
+    pub leaf: Vec<u8>,
+}
+
+/// The head of a tenant's log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    /// The log's origin line.
+    pub origin: String,
+    /// Number of leaves.
+    pub size: u64,
+    /// Root over them.
+    pub root: Digest,
+    /// Chain over the batches: SHA-256(previous ‖ size ‖ root). A cut or rewritten tail shows in plain SQL.
+    pub batch_hash: Digest,
+}
+
+/// A signed checkpoint, as kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckpointRow {
+    /// Number of leaves it covers.
+    pub size: u64,
+    /// The signed note.
+    pub note: String,
+}
+
+/// A waiting or running job, as an operator sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobRow {
+    /// `job_…`
+    pub id: Id,
+    /// Its kind.
+    pub kind: String,
+    /// When it may be claimed, or until when it is leased; milliseconds UTC.
+    pub due_ms: i64,
+    /// How often it has been started.
+    pub starts: u32,
+}
+
+/// What an engine returns later.
+pub type Pending<'a, T> = BoxFuture<'a, T>;
+
+/// An engine: embedded or a database server. Object-safe, so that nothing above is generic over it.
+pub trait Engine: Send + Sync + 'static {
+    /// Commits a changeset; returns when it is durable.
+    fn commit(&self, changeset: Changeset) -> Pending<'_, Result<Committed, CommitError>>;
+    /// Reads a record.
+    fn record<'a>(&'a self, tenant: &'a TenantId, kind: &'a str, id: &'a Id) -> Pending<'a, Result<Option<Row>, ReadError>>;
+    /// Lists records by an index, each with its index key.
+    fn record_list<'a>(
+        &'a self,
+        tenant: &'a TenantId,
+        kind: &'a str,
+        range: Range,
+    ) -> Pending<'a, Result<Vec<(Vec<u8>, Row)>, ReadError>>;
+    /// Finds a record by a unique key.
+    fn record_unique<'a>(
+        &'a self,
+        tenant: &'a TenantId,
+        kind: &'a str,
+        name: &'a str,
+        key: &'a [u8],
+    ) -> Pending<'a, Result<Option<Row>, ReadError>>;
+    /// Finds a record by a unique key in any tenant: for credentials, which arrive before the tenant is known.
+    fn record_unique_anywhere<'a>(
+        &'a self,
+        kind: &'a str,
+        name: &'a str,
+        key: &'a [u8],
+    ) -> Pending<'a, Result<Option<(TenantId, Row)>, ReadError>>;
+    /// Reads the outcome under an idempotency key: the digest of its arguments and its body.
+    fn outcome<'a>(
+        &'a self,
+        tenant: &'a TenantId,
+        principal: &'a Id,
+        act: &'a str,
+        key: &'a str,
+    ) -> Pending<'a, Result<Option<(Digest, Vec<u8>)>, ReadError>>;
+    /// Reads bytes by their digest.
+    fn blob<'a>(&'a self, tenant: &'a TenantId, digest: &'a Digest) -> Pending<'a, Result<Option<Vec<u8>>, ReadError>>;
+    /// Claims due jobs of the given kinds, round robin over tenants.
+    fn jobs_claim(&self, kinds: &'static [&'static JobKind], limit: usize) -> Pending<'_, Result<Vec<Lease>, CommitError>>;
+    /// Prolongs a lease by its kind's time. `false`: it has been lost.
+    fn job_renew<'a>(&'a self, lease: &'a Lease) -> Pending<'a, Result<bool, CommitError>>;
+    /// When the next job is due; `None` without jobs.
+    fn jobs_next_due_ms(&self) -> Pending<'_, Result<Option<i64>, ReadError>>;
+    /// A tenant's jobs in order of their due time.
+    fn jobs<'a>(&'a self, tenant: &'a TenantId, limit: usize) -> Pending<'a, Result<Vec<JobRow>, ReadError>>;
+    /// Every tenant with a log, in order.
+    fn tenants(&self) -> Pending<'_, Result<Vec<TenantId>, ReadError>>;
+    /// The head of a tenant's log.
+    fn head<'a>(&'a self, tenant: &'a TenantId) -> Pending<'a, Result<Option<Head>, ReadError>>;
+    /// Leaves from an index on.
+    fn leaves<'a>(&'a self, tenant: &'a TenantId, from: u64, limit: usize) -> Pending<'a, Result<Vec<LeafRow>, ReadError>>;
+    /// Leaves of one stream, from its number `from` on.
+    fn stream<'a>(
+        &'a self,
+        tenant: &'a TenantId,
+        stream: &'a Id,
+        from: u64,
+        limit: usize,
+    ) -> Pending<'a, Result<Vec<LeafRow>, ReadError>>;
+    /// The erasable side row of a fact.
+    fn aside<'a>(&'a self, tenant: &'a TenantId, fact: &'a Id) -> Pending<'a, Result<Option<Vec<u8>>, ReadError>>;
+    /// A multi-proof for leaves of the tree of `size` ([`kernel::merkle::multi`]).
+    fn proof<'a>(&'a self, tenant: &'a TenantId, size: u64, indices: Vec<u64>) -> Pending<'a, Result<Vec<Digest>, ReadError>>;
+    /// A consistency proof ([`kernel::merkle::consistency`]).
+    fn consistency<'a>(&'a self, tenant: &'a TenantId, old: u64, new: u64) -> Pending<'a, Result<Vec<Digest>, ReadError>>;
+    /// Gives waiting facts their place; returns how many got one.
+    fn sequence(&self, limit: usize) -> Pending<'_, Result<usize, CommitError>>;
+    /// Keeps a signed checkpoint. Refused (`false`) unless it is exactly the head or covers a larger tree than the last.
+    fn checkpoint_put<'a>(
+        &'a self,
+        tenant: &'a TenantId,
+        checkpoint: kernel::note::Checkpoint,
+        note: String,
+    ) -> Pending<'a, Result<bool, CommitError>>;
+    /// Checkpoints that cover more than `after` leaves, smallest first.
+    fn checkpoints<'a>(&'a self, tenant: &'a TenantId, after: u64, limit: usize) -> Pending<'a, Result<Vec<CheckpointRow>, ReadError>>;
+    /// The newest checkpoint.
+    fn checkpoint_last<'a>(&'a self, tenant: &'a TenantId) -> Pending<'a, Result<Option<CheckpointRow>, ReadError>>;
+    /// A counter that moves whenever facts were committed, and one that moves whenever jobs became due.
+    fn hints(&self) -> Hints;
+}
+
+/// Coalesced wake-ups. They carry no data and may be missed without harm: whoever waits on one also looks by itself
+/// now and then.
+#[derive(Debug, Clone)]
+pub struct Hints {
+    /// Facts were committed.
+    pub facts: tokio::sync::watch::Receiver<u64>,
+    /// Jobs were enqueued.
+    pub jobs: tokio::sync::watch::Receiver<u64>,
+}
+
+/// A store: an engine behind a shared handle.
+#[derive(Clone)]
+pub struct Store(Arc<dyn Engine>);
+
+impl Store {
+    /// Wraps an engine.
+    pub fn new(engine: impl Engine) -> Store {
+        Store(Arc::new(engine))
+    }
+
+    /// A view of one tenant's records as of `at_ms`.
+    pub fn view(&self, tenant: &TenantId, at_ms: i64) -> View {
+        View::new(self.clone(), tenant.clone(), at_ms)
+    }
+}
+
+impl std::ops::Deref for Store {
+    type Target = dyn Engine;
+    fn deref(&self) -> &(dyn Engine + 'static) {
+        &*self.0
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Store")
+    }
+}

@@ -1,0 +1,225 @@
+//! The tenants' logs: appending leaves, keeping the right edge, tiles, and reading nodes back for proofs.
+//!
+//! The writer keeps each tenant's frontier in memory and writes its head row once per batch. Every 256 leaves the hashes
+//! of a level-0 tile are complete and written, every 256 tiles one of level 1, and so on (c2sp.org/tlog-tiles uses the
+//! same shape), so that a proof in a log of a million facts reads a few tiles rather than the leaves.
+
+use super::reads::{digest, signed, unsigned};
+use crate::{CheckpointRow, Head, LeafRow, PAGE_MAX};
+use kernel::merkle::{self, Frontier};
+use kernel::{Digest, Id, TenantId, sha256};
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+/// Hashes in a tile.
+const TILE_WIDTH: u64 = 256;
+/// Levels of the tree that one tile spans.
+const TILE_HEIGHT: u8 = 8;
+/// Most leaves returned at once.
+const LEAVES_MAX: usize = 10_000;
+
+/// A tenant's log while the writer works on it.
+#[derive(Debug, Clone)]
+pub(super) struct Log {
+    pub origin: String,
+    frontier: Frontier,
+    batch_hash: Digest,
+    dirty: bool,
+}
+
+impl Log {
+    /// The log of a new tenant.
+    pub fn empty(origin: String) -> Log {
+        Log { origin, frontier: Frontier::default(), batch_hash: [0; 32], dirty: true }
+    }
+
+    /// Takes up a tenant's log. `None`: there is none.
+    pub fn load(db: &Connection, tenant: &TenantId) -> rusqlite::Result<Option<Log>> {
+        db.prepare_cached("SELECT origin, size, edge, batch_hash FROM heads WHERE tenant = ?")?
+            .query_row([tenant.as_str()], |row| {
+                let size = unsigned(row.get(1)?, 1)?;
+                let frontier = Frontier::resume(size, row.get_ref(2)?.as_blob()?)
+                    .ok_or_else(|| rusqlite::Error::InvalidColumnName("edge".into()))?;
+                Ok(Log { origin: row.get(0)?, frontier, batch_hash: digest(row.get_ref(3)?.as_blob()?, 3)?, dirty: false })
+            })
+            .optional()
+    }
+
+    pub fn size(&self) -> u64 {
+        self.frontier.size()
+    }
+
+    pub fn root(&self) -> Digest {
+        self.frontier.root()
+    }
+
+    /// Appends one leaf and returns its index.
+    pub fn append(
+        &mut self,
+        db: &Connection,
+        tenant: &TenantId,
+        stream: &str,
+        stream_n: u64,
+        hash: Digest,
+        leaf: &[u8],
+    ) -> rusqlite::Result<u64> {
+        let index = self.frontier.size();
+        db.prepare_cached("INSERT INTO facts (tenant, n, stream, stream_n, hash, leaf) VALUES (?, ?, ?, ?, ?, ?)")?
+            .execute(params![tenant.as_str(), signed(index), stream, signed(stream_n), hash.as_slice(), leaf])?;
+        self.frontier.append(hash);
+        self.dirty = true;
+        if self.frontier.size().is_multiple_of(TILE_WIDTH) {
+            tiles_write(db, tenant, self.frontier.size())?;
+        }
+        Ok(index)
+    }
+
+    /// Writes the head if the batch appended anything.
+    pub fn flush(&mut self, db: &Connection, tenant: &TenantId) -> rusqlite::Result<()> {
+        if !self.dirty {
+            return Ok(());
+        }
+        let root = self.root();
+        let mut chain = self.batch_hash.to_vec();
+        chain.extend_from_slice(&self.size().to_be_bytes());
+        chain.extend_from_slice(&root);
+        self.batch_hash = sha256(&chain);
+        db.prepare_cached(
+            "INSERT INTO heads (tenant, origin, size, root, edge, batch_hash) VALUES (?, ?, ?, ?, ?, ?) \
+             ON CONFLICT (tenant) DO UPDATE SET size = excluded.size, root = excluded.root, edge = excluded.edge, \
+             batch_hash = excluded.batch_hash",
+        )?
+        .execute(params![
+            tenant.as_str(),
+            self.origin,
+            signed(self.size()),
+            root.as_slice(),
+            self.frontier.edge(),
+            self.batch_hash.as_slice()
+        ])?;
+        self.dirty = false;
+        Ok(())
+    }
+}
+
+/// Writes every tile that became complete when the tree reached `size`.
+fn tiles_write(db: &Connection, tenant: &TenantId, size: u64) -> rusqlite::Result<()> {
+    let (mut width, mut level) = (size, 0u8);
+    while width > 0 && width.is_multiple_of(TILE_WIDTH) {
+        let n = width / TILE_WIDTH - 1;
+        let mut hashes = Vec::with_capacity(TILE_WIDTH as usize * 32);
+        for entry in n * TILE_WIDTH..(n + 1) * TILE_WIDTH {
+            hashes.extend_from_slice(&node(db, tenant, level * TILE_HEIGHT, entry)?);
+        }
+        db.prepare_cached("INSERT INTO tiles (tenant, level, n, hashes) VALUES (?, ?, ?, ?)")?
+            .execute(params![tenant.as_str(), level, signed(n), hashes])?;
+        width /= TILE_WIDTH;
+        level += 1;
+    }
+    Ok(())
+}
+
+/// Hash of the perfect subtree of height `level` starting at leaf `n << level`, which must be complete.
+pub(super) fn node(db: &Connection, tenant: &TenantId, level: u8, n: u64) -> rusqlite::Result<Digest> {
+    if level == 0 {
+        return db
+            .prepare_cached("SELECT hash FROM facts WHERE tenant = ? AND n = ?")?
+            .query_row(params![tenant.as_str(), signed(n)], |row| digest(row.get_ref(0)?.as_blob()?, 0));
+    }
+    let (tile_level, depth) = (level / TILE_HEIGHT, level % TILE_HEIGHT);
+    if depth == 0 {
+        // The root of a complete tile one level below, if that has been written.
+        let below = tile(db, tenant, tile_level - 1, n)?;
+        if let Some(hashes) = below {
+            return Ok(merkle::root_of(&hashes));
+        }
+    } else {
+        let width = 1u64 << depth;
+        let first = n << depth;
+        if let Some(hashes) = tile(db, tenant, tile_level, first / TILE_WIDTH)? {
+            let from = (first % TILE_WIDTH) as usize;
+            return Ok(merkle::root_of(&hashes[from..from + width as usize]));
+        }
+    }
+    let left = node(db, tenant, level - 1, n * 2)?;
+    Ok(merkle::node_hash(&left, &node(db, tenant, level - 1, n * 2 + 1)?))
+}
+
+fn tile(db: &Connection, tenant: &TenantId, level: u8, n: u64) -> rusqlite::Result<Option<Vec<Digest>>> {
+    let hashes = db
+        .prepare_cached("SELECT hashes FROM tiles WHERE tenant = ? AND level = ? AND n = ?")?
+        .query_row(params![tenant.as_str(), level, signed(n)], |row| row.get::<_, Vec<u8>>(0))
+        .optional()?;
+    Ok(hashes.map(|hashes| hashes.as_chunks::<32>().0.to_vec()).filter(|hashes| hashes.len() == TILE_WIDTH as usize))
+}
+
+pub(super) fn head(db: &Connection, tenant: &TenantId) -> rusqlite::Result<Option<Head>> {
+    db.prepare_cached("SELECT origin, size, root, batch_hash FROM heads WHERE tenant = ?")?
+        .query_row([tenant.as_str()], |row| {
+            Ok(Head {
+                origin: row.get(0)?,
+                size: unsigned(row.get(1)?, 1)?,
+                root: digest(row.get_ref(2)?.as_blob()?, 2)?,
+                batch_hash: digest(row.get_ref(3)?.as_blob()?, 3)?,
+            })
+        })
+        .optional()
+}
+
+pub(super) fn leaves(db: &Connection, tenant: &TenantId, from: u64, limit: usize) -> rusqlite::Result<Vec<LeafRow>> {
+    db.prepare_cached("SELECT n, leaf FROM facts WHERE tenant = ? AND n >= ? ORDER BY n LIMIT ?")?
+        .query_map(params![tenant.as_str(), signed(from), limit.min(LEAVES_MAX) as i64], leaf_row)?
+        .collect()
+}
+
+pub(super) fn stream(
+    db: &Connection,
+    tenant: &TenantId,
+    stream: &Id,
+    from: u64,
+    limit: usize,
+) -> rusqlite::Result<Vec<LeafRow>> {
+    db.prepare_cached(
+        "SELECT n, leaf FROM facts WHERE tenant = ? AND stream = ? AND stream_n >= ? ORDER BY stream_n LIMIT ?",
+    )?
+    .query_map(params![tenant.as_str(), stream.as_str(), signed(from), limit.min(LEAVES_MAX) as i64], leaf_row)?
+    .collect()
+}
+
+fn leaf_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<LeafRow> {
+    Ok(LeafRow { index: unsigned(row.get(0)?, 0)?, leaf: row.get(1)? })
+}
+
+/// The last number given out in a stream, wherever its facts are.
+pub(super) fn stream_last(db: &Connection, tenant: &TenantId, stream: &str) -> rusqlite::Result<u64> {
+    let mut last = 0;
+    for sql in [
+        "SELECT stream_n FROM facts WHERE tenant = ? AND stream = ? ORDER BY stream_n DESC LIMIT 1",
+        "SELECT stream_n FROM intake WHERE tenant = ? AND stream = ? ORDER BY stream_n DESC LIMIT 1",
+    ] {
+        let found: Option<i64> =
+            db.prepare_cached(sql)?.query_row(params![tenant.as_str(), stream], |row| row.get(0)).optional()?;
+        last = last.max(unsigned(found.unwrap_or(0), 0)?);
+    }
+    Ok(last)
+}
+
+pub(super) fn checkpoints(
+    db: &Connection,
+    tenant: &TenantId,
+    after: u64,
+    limit: usize,
+) -> rusqlite::Result<Vec<CheckpointRow>> {
+    db.prepare_cached("SELECT size, note FROM checkpoints WHERE tenant = ? AND size > ? ORDER BY size LIMIT ?")?
+        .query_map(params![tenant.as_str(), signed(after), limit.min(PAGE_MAX) as i64], checkpoint_row)?
+        .collect()
+}
+
+pub(super) fn checkpoint_last(db: &Connection, tenant: &TenantId) -> rusqlite::Result<Option<CheckpointRow>> {
+    db.prepare_cached("SELECT size, note FROM checkpoints WHERE tenant = ? ORDER BY size DESC LIMIT 1")?
+        .query_row([tenant.as_str()], checkpoint_row)
+        .optional()
+}
+
+fn checkpoint_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<CheckpointRow> {
+    Ok(CheckpointRow { size: unsigned(row.get(0)?, 0)?, note: row.get(1)? })
+}

@@ -1,0 +1,123 @@
+//! Tables of the embedded engine, and how a database file is opened.
+//!
+//! Tenant is a column and the leading part of every key. `facts` and `tiles` are written once and never updated;
+//! triggers say so to anybody who opens the file with another tool. Changes to this schema are expand-only: a new
+//! version adds, and `user_version` counts.
+
+use rusqlite::{Connection, OpenFlags};
+use std::path::Path;
+
+/// Version of the schema, kept in `user_version`.
+const VERSION: i64 = 1;
+
+/// Oldest SQLite that is safe here: before 3.51.3 two connections could corrupt a WAL that was being reset.
+const SQLITE_OLDEST: i32 = 3_051_003;
+
+const SCHEMA: &str = "
+CREATE TABLE records (
+  n INTEGER PRIMARY KEY,
+  tenant TEXT NOT NULL, kind TEXT NOT NULL, id TEXT NOT NULL,
+  rev INTEGER NOT NULL, entries BLOB NOT NULL, body BLOB NOT NULL,
+  UNIQUE (tenant, kind, id)
+) STRICT;
+CREATE TABLE record_index (
+  tenant TEXT NOT NULL, kind TEXT NOT NULL, name TEXT NOT NULL, key BLOB NOT NULL, id TEXT NOT NULL,
+  PRIMARY KEY (tenant, kind, name, key, id)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE record_unique (
+  tenant TEXT NOT NULL, kind TEXT NOT NULL, name TEXT NOT NULL, key BLOB NOT NULL, id TEXT NOT NULL,
+  PRIMARY KEY (kind, name, key, tenant)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE heads (
+  tenant TEXT PRIMARY KEY, origin TEXT NOT NULL, size INTEGER NOT NULL,
+  root BLOB NOT NULL, edge BLOB NOT NULL, batch_hash BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE facts (
+  tenant TEXT NOT NULL, n INTEGER NOT NULL, stream TEXT NOT NULL, stream_n INTEGER NOT NULL,
+  hash BLOB NOT NULL, leaf BLOB NOT NULL,
+  PRIMARY KEY (tenant, n)
+) STRICT, WITHOUT ROWID;
+CREATE UNIQUE INDEX facts_stream ON facts (tenant, stream, stream_n);
+CREATE TABLE intake (
+  n INTEGER PRIMARY KEY AUTOINCREMENT,
+  tenant TEXT NOT NULL, stream TEXT NOT NULL, stream_n INTEGER NOT NULL, hash BLOB NOT NULL, leaf BLOB NOT NULL
+) STRICT;
+CREATE INDEX intake_stream ON intake (tenant, stream, stream_n);
+CREATE TABLE asides (
+  tenant TEXT NOT NULL, fact TEXT NOT NULL, body BLOB NOT NULL,
+  PRIMARY KEY (tenant, fact)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE tiles (
+  tenant TEXT NOT NULL, level INTEGER NOT NULL, n INTEGER NOT NULL, hashes BLOB NOT NULL,
+  PRIMARY KEY (tenant, level, n)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE checkpoints (
+  tenant TEXT NOT NULL, size INTEGER NOT NULL, note TEXT NOT NULL,
+  PRIMARY KEY (tenant, size)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE jobs (
+  n INTEGER PRIMARY KEY,
+  tenant TEXT NOT NULL, id TEXT NOT NULL, kind TEXT NOT NULL,
+  due_ms INTEGER NOT NULL, epoch INTEGER NOT NULL, starts INTEGER NOT NULL,
+  authority BLOB NOT NULL, body BLOB NOT NULL,
+  UNIQUE (tenant, id)
+) STRICT;
+CREATE INDEX jobs_due ON jobs (tenant, due_ms);
+CREATE TABLE outcomes (
+  tenant TEXT NOT NULL, principal TEXT NOT NULL, act TEXT NOT NULL, key TEXT NOT NULL,
+  args_digest BLOB NOT NULL, at_ms INTEGER NOT NULL, body BLOB NOT NULL,
+  PRIMARY KEY (tenant, principal, act, key)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE blobs (
+  tenant TEXT NOT NULL, digest BLOB NOT NULL, bytes BLOB NOT NULL,
+  PRIMARY KEY (tenant, digest)
+) STRICT, WITHOUT ROWID;
+CREATE TRIGGER facts_keep BEFORE DELETE ON facts BEGIN SELECT RAISE(ABORT, 'facts are never deleted'); END;
+CREATE TRIGGER facts_fix BEFORE UPDATE ON facts BEGIN SELECT RAISE(ABORT, 'facts are never changed'); END;
+CREATE TRIGGER tiles_keep BEFORE DELETE ON tiles BEGIN SELECT RAISE(ABORT, 'tiles are never deleted'); END;
+CREATE TRIGGER tiles_fix BEFORE UPDATE ON tiles BEGIN SELECT RAISE(ABORT, 'tiles are never changed'); END;
+";
+
+/// Why a database file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// SQLite could not open or prepare it.
+    #[error("the database cannot be opened")]
+    Sqlite(#[from] rusqlite::Error),
+    /// It was written by a newer version of this program.
+    #[error("the database has schema version {0}; this program knows versions up to {VERSION}")]
+    Newer(i64),
+    /// The SQLite linked in has a known way to corrupt a database.
+    #[error("SQLite {0} is too old to be safe; 3.51.3 or newer is needed")]
+    UnsafeSqlite(String),
+}
+
+/// Opens the writing connection and creates or upgrades the schema.
+pub(super) fn open_writer(path: &Path) -> Result<Connection, OpenError> {
+    if rusqlite::version_number() < SQLITE_OLDEST {
+        return Err(OpenError::UnsafeSqlite(rusqlite::version().to_owned()));
+    }
+    let connection = Connection::open(path)?;
+    // WAL with synchronous=FULL: each transaction is durable when COMMIT returns, at one fsync per group of callers.
+    connection.execute_batch(
+        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; \
+         PRAGMA wal_autocheckpoint = 4000; PRAGMA cache_size = -65536; PRAGMA temp_store = MEMORY; \
+         PRAGMA trusted_schema = OFF; PRAGMA busy_timeout = 5000;",
+    )?;
+    connection.set_prepared_statement_cache_capacity(64);
+    match connection.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0))? {
+        VERSION => {}
+        0 => connection.execute_batch(&format!("BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;"))?,
+        newer => return Err(OpenError::Newer(newer)),
+    }
+    Ok(connection)
+}
+
+/// Opens a reading connection.
+pub(super) fn open_reader(path: &Path) -> Result<Connection, OpenError> {
+    let connection =
+        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    connection.execute_batch("PRAGMA query_only = ON; PRAGMA cache_size = -16384; PRAGMA busy_timeout = 5000;")?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(connection)
+}

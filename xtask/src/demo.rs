@@ -1,0 +1,18 @@
+//! `cargo xtask demo`: builds `writ` as it ships and becomes `writ demo`.
+
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
+
+use crate::Failure;
+use crate::stage::Call;
+
+const WRIT: &str = "target/release/writ";
+
+/// Replaces this process, so that Ctrl-C, the exit code and the terminal belong
+/// to `writ` alone. Returns only if that was not possible.
+pub(crate) fn run(args: &[OsString]) -> Result<(), Failure> {
+    let build = Call::new("cargo", ["build", "--release", "--package", "cli", "--bin", "writ"]);
+    build.run().map_err(|failure| Failure::new(format!("`{}`: {failure}", build.line())))?;
+    let error = Call::new(WRIT, ["demo"]).command().args(args).exec();
+    Err(Failure::new(format!("cannot start {WRIT}: {error}")))
+}
