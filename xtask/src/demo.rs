@@ -4,15 +4,14 @@ use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
 
 use crate::Failure;
-use crate::stage::Call;
-
-const WRIT: &str = "target/release/writ";
+use crate::stage::{Call, built};
 
 /// Replaces this process, so that Ctrl-C, the exit code and the terminal belong
 /// to `writ` alone. Returns only if that was not possible.
 pub(crate) fn run(args: &[OsString]) -> Result<(), Failure> {
     let build = Call::new("cargo", ["build", "--release", "--package", "cli", "--bin", "writ"]);
     build.run().map_err(|failure| Failure::new(format!("`{}`: {failure}", build.line())))?;
-    let error = Call::new(WRIT, ["demo"]).command().args(args).exec();
-    Err(Failure::new(format!("cannot start {WRIT}: {error}")))
+    let writ = built("release/writ");
+    let error = Call::new(&writ, ["demo"]).command().args(args).exec();
+    Err(Failure::new(format!("cannot start {}: {error}", writ.display())))
 }

@@ -23,8 +23,8 @@ mod fences;
 mod figures;
 mod links;
 mod long_files;
-mod manifests;
 mod machine_paths;
+mod manifests;
 mod python_suites;
 
 use serde_json::Value;
@@ -118,8 +118,7 @@ pub(crate) fn run() -> Result<(), Failure> {
 }
 
 fn read() -> Result<House, Failure> {
-    let metadata =
-        tree::output(&Call::new("cargo", ["metadata", "--no-deps", "--format-version", "1"]))?;
+    let metadata = tree::output(&Call::new("cargo", ["metadata", "--no-deps", "--format-version", "1"]))?;
     let metadata: Value = serde_json::from_str(&metadata)
         .map_err(|error| Failure::new(format!("cargo metadata printed no JSON: {error}")))?;
     Ok(House {
@@ -214,7 +213,9 @@ mod tests {
 
     #[test]
     fn another_shape_is_not_an_empty_workspace() {
-        assert!(crates_of(&serde_json::json!({"packages": [{"name": "x"}], "workspace_root": "/a"})).is_none());
+        assert!(
+            crates_of(&serde_json::json!({"packages": [{"name": "x"}], "workspace_root": "/a"})).is_none()
+        );
         assert!(crates_of(&serde_json::json!({})).is_none());
     }
 }

@@ -4,7 +4,9 @@
 //! to the terminal, framed by a numbered heading and the time it took. The first
 //! failure ends the run with the one command that shows it again.
 
+use std::env;
 use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
 
@@ -18,7 +20,10 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    pub(crate) fn new<A: AsRef<OsStr>>(program: impl AsRef<OsStr>, args: impl IntoIterator<Item = A>) -> Self {
+    pub(crate) fn new<A: AsRef<OsStr>>(
+        program: impl AsRef<OsStr>,
+        args: impl IntoIterator<Item = A>,
+    ) -> Self {
         Call {
             program: program.as_ref().to_owned(),
             args: args.into_iter().map(|arg| arg.as_ref().to_owned()).collect(),
@@ -47,6 +52,12 @@ impl Call {
             Err(error) => Err(Failure::new(format!("cannot start it: {error}"))),
         }
     }
+}
+
+/// The path of something that cargo built, as in `built("release/writ")`.
+pub(crate) fn built(path: &str) -> PathBuf {
+    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
+    if path.is_empty() { target } else { target.join(path) }
 }
 
 fn quoted(word: &OsStr) -> String {
@@ -101,7 +112,9 @@ pub(crate) fn run_all(title: &str, stages: &[Stage]) -> Result<(), Failure> {
         let stage_started = now();
         run_one(stage).map_err(|(failure, again)| {
             let seconds = stage_started.elapsed().as_secs_f64();
-            Failure::new(format!("{place}: failed after {seconds:.1} s: {failure}\nto see it again:\n\n    {again}\n"))
+            Failure::new(format!(
+                "{place}: failed after {seconds:.1} s: {failure}\nto see it again:\n\n    {again}\n"
+            ))
         })?;
         println!("{place}: ok, {:.1} s", stage_started.elapsed().as_secs_f64());
     }

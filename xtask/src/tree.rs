@@ -28,7 +28,8 @@ impl Tree {
                     files.insert(path.to_owned(), String::from_utf8(bytes).ok());
                 }
                 // Deleted, and the deletion not staged yet; or a link to a folder.
-                Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::IsADirectory) => {}
+                Err(error)
+                    if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::IsADirectory) => {}
                 Err(error) => return Err(Failure::new(format!("cannot read {path}: {error}"))),
             }
         }
@@ -81,7 +82,8 @@ pub(crate) fn output(call: &Call) -> Result<String, Failure> {
         let said = String::from_utf8_lossy(&output.stderr);
         return Err(Failure::new(format!("`{line}`: {}\n{}", output.status, said.trim())));
     }
-    String::from_utf8(output.stdout).map_err(|_| Failure::new(format!("`{line}` printed something that is not UTF-8")))
+    String::from_utf8(output.stdout)
+        .map_err(|_| Failure::new(format!("`{line}` printed something that is not UTF-8")))
 }
 
 #[cfg(test)]
@@ -91,9 +93,13 @@ mod tests {
     #[test]
     fn a_folder_exists_where_a_file_is_in_it() {
         let tree = Tree::of(&[("docs/errors/a.b.md", ""), ("docs.md", "")]);
-        for (path, expected) in
-            [("docs/errors/a.b.md", true), ("docs/errors", true), ("docs/", true), ("doc", false), ("docs/x", false)]
-        {
+        for (path, expected) in [
+            ("docs/errors/a.b.md", true),
+            ("docs/errors", true),
+            ("docs/", true),
+            ("doc", false),
+            ("docs/x", false),
+        ] {
             assert_eq!(tree.exists(path), expected, "{path}");
         }
     }

@@ -43,7 +43,9 @@ const TEST_TOOLS: &[&str] = &["testkit", "sandbox"];
 fn height(of: &Crate) -> Result<(usize, usize), String> {
     let Some(floor_name) = of.floor() else { return Err("it stands outside crates/".to_owned()) };
     let floor = FLOORS.iter().position(|floor| floor.name == floor_name).ok_or_else(|| {
-        format!("there is no floor `{floor_name}`: a new floor is a row of FLOORS in xtask/src/house/arrows.rs")
+        format!(
+            "there is no floor `{floor_name}`: a new floor is a row of FLOORS in xtask/src/house/arrows.rs"
+        )
     })?;
     let stair = FLOORS[floor].stair;
     if stair.is_empty() {
@@ -175,6 +177,9 @@ mod tests {
             ("crates/products/anything", &[]),
             ("crates/attic/box", &[]),
         ]);
-        expect(&check(&house), &["`novelty` has no step on the stair of `services`", "there is no floor `attic`"]);
+        expect(
+            &check(&house),
+            &["`novelty` has no step on the stair of `services`", "there is no floor `attic`"],
+        );
     }
 }

@@ -56,7 +56,9 @@ pub(super) fn check(house: &House) -> Vec<Finding> {
                 }
                 Err(row) => findings.push(Finding::new(
                     path,
-                    format!("a row of CODES must begin with its code in quotes, to be found by a search: `{row}`"),
+                    format!(
+                        "a row of CODES must begin with its code in quotes, to be found by a search: `{row}`"
+                    ),
                 )),
             }
         }
@@ -79,14 +81,19 @@ pub(super) fn check(house: &House) -> Vec<Finding> {
         if house.tree.text(&page).is_none_or(|text| text.trim().is_empty()) {
             findings.push(Finding::new(
                 *path,
-                format!("`{code}` has no page: write {page} (what happened, whether it took effect, what to do)"),
+                format!(
+                    "`{code}` has no page: write {page} (what happened, whether it took effect, what to do)"
+                ),
             ));
         }
     }
     for (path, _) in house.tree.texts() {
         let Some(code) = path.strip_prefix(PAGES).and_then(|name| name.strip_suffix(".md")) else { continue };
         if path != INDEX && !listed.contains_key(code) {
-            findings.push(Finding::new(path, "no CODES table lists this code: delete the page, or list the code"));
+            findings.push(Finding::new(
+                path,
+                "no CODES table lists this code: delete the page, or list the code",
+            ));
         }
     }
     findings
@@ -220,7 +227,10 @@ mod tests { impl Fake { fn code(&self) -> &'static str { "fake" } } }
     fn codes_with_pages_pass() {
         let house = files(&[
             ("crates/services/egress/src/error.rs", ERRORS),
-            ("crates/edge/sandbox/src/lib.rs", "fn code(&self) -> &'static str { \"invalid_request_error\" }"),
+            (
+                "crates/edge/sandbox/src/lib.rs",
+                "fn code(&self) -> &'static str { \"invalid_request_error\" }",
+            ),
             ("docs/errors/README.md", "index"),
             ("docs/errors/egress.busy.md", "page"),
             ("docs/errors/egress.address_refused.md", "page"),
@@ -248,7 +258,10 @@ mod tests { impl Fake { fn code(&self) -> &'static str { "fake" } } }
     #[test]
     fn a_code_outside_the_tables_of_its_crate_is_found() {
         let house = files(&[
-            ("crates/foundation/act/src/lib.rs", "pub const CODES: &[(&str, &str)] = &[(\"act.stale\", \"\")];"),
+            (
+                "crates/foundation/act/src/lib.rs",
+                "pub const CODES: &[(&str, &str)] = &[(\"act.stale\", \"\")];",
+            ),
             ("crates/services/access/src/lib.rs", "fn code(&self) -> &'static str { \"act.stale\" }"),
             ("crates/services/notify/src/lib.rs", "fn code(&self) -> &'static str {\n \"notify.full\"\n}"),
             ("docs/errors/act.stale.md", "page"),
@@ -262,14 +275,24 @@ mod tests { impl Fake { fn code(&self) -> &'static str { "fake" } } }
     #[test]
     fn tables_are_plain_and_codes_are_unique_and_well_formed() {
         let house = files(&[
-            ("crates/foundation/act/src/a.rs", "const CODES: &[(&str, &str)] = &[(\"act.x\", \"\"), (OTHER, \"\")];"),
-            ("crates/foundation/act/src/b.rs", "const CODES: &[(&str, &str)] = &[(\"act.x\", \"\"), (\"Act-Y\", \"\")];"),
+            (
+                "crates/foundation/act/src/a.rs",
+                "const CODES: &[(&str, &str)] = &[(\"act.x\", \"\"), (OTHER, \"\")];",
+            ),
+            (
+                "crates/foundation/act/src/b.rs",
+                "const CODES: &[(&str, &str)] = &[(\"act.x\", \"\"), (\"Act-Y\", \"\")];",
+            ),
             ("docs/errors/act.x.md", "page"),
             ("docs/errors/Act-Y.md", "page"),
         ]);
         expect(
             &check(&house),
-            &["must begin with its code in quotes, to be found by a search: `OTHER`", "a.rs too", "`Act-Y` is not the form"],
+            &[
+                "must begin with its code in quotes, to be found by a search: `OTHER`",
+                "a.rs too",
+                "`Act-Y` is not the form",
+            ],
         );
     }
 }

@@ -62,8 +62,20 @@ const PROMISES: &[Promise] = &[
     Promise {
         by: "kernel",
         never: Never::These(&[
-            "async-trait", "axum", "futures", "getrandom", "http", "http-body-util", "hyper", "hyper-util",
-            "reqwest", "rusqlite", "rustls", "tokio", "tower", "ureq",
+            "async-trait",
+            "axum",
+            "futures",
+            "getrandom",
+            "http",
+            "http-body-util",
+            "hyper",
+            "hyper-util",
+            "reqwest",
+            "rusqlite",
+            "rustls",
+            "tokio",
+            "tower",
+            "ureq",
         ]),
         why: "`kernel` is pure and synchronous: values in, values out; time and randomness come in as arguments",
     },
@@ -86,7 +98,8 @@ pub(super) fn check(house: &House) -> Vec<Finding> {
         for need in &of.needs {
             let broken = fence(of, need).or_else(|| promise(house, of, need));
             if let Some(why) = broken {
-                findings.push(Finding::new(of.manifest(), format!("`{}` names `{}`: {why}", of.name, need.name)));
+                findings
+                    .push(Finding::new(of.manifest(), format!("`{}` names `{}`: {why}", of.name, need.name)));
             }
         }
     }

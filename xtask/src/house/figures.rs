@@ -14,7 +14,10 @@ pub(super) fn check(house: &House) -> Vec<Finding> {
         Ok(expected) if expected == readme => Vec::new(),
         Ok(_) => vec![Finding::new(
             bench::README,
-            format!("the table of figures is not that of {}: run `cargo xtask bench --table`", bench::RESULTS),
+            format!(
+                "the table of figures is not that of {}: run `cargo xtask bench --table`",
+                bench::RESULTS
+            ),
         )],
         Err(failure) => vec![Finding::new(bench::README, failure.to_string())],
     }
@@ -31,7 +34,7 @@ mod tests {
     #[test]
     fn a_table_changed_by_hand_is_found() {
         let markers = format!("# x\n{}\n{}\n", bench::BEGIN, bench::END);
-        let readme = bench::with_table(&markers, RESULT).expect("markers and figures are there").clone();
+        let readme = bench::with_table(&markers, RESULT).expect("markers and figures are there");
         expect(&check(&files(&[(bench::RESULTS, RESULT), (bench::README, &readme)])), &[]);
         let boast = readme.replace("612,000", "999,000");
         assert_ne!(boast, readme);
@@ -40,7 +43,10 @@ mod tests {
 
     #[test]
     fn figures_need_a_place_and_no_figures_need_none() {
-        expect(&check(&files(&[(bench::RESULTS, RESULT), (bench::README, "# x\n")])), &["<!-- bench:begin -->"]);
+        expect(
+            &check(&files(&[(bench::RESULTS, RESULT), (bench::README, "# x\n")])),
+            &["<!-- bench:begin -->"],
+        );
         expect(&check(&files(&[(bench::README, "# x\n")])), &[]);
     }
 }

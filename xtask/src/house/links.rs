@@ -28,7 +28,9 @@ pub(super) fn check(house: &House) -> Vec<Finding> {
                 )),
                 None => findings.push(Finding::new(
                     place,
-                    format!("the link `{target}` leads out of the repository; write it relative to this file"),
+                    format!(
+                        "the link `{target}` leads out of the repository; write it relative to this file"
+                    ),
                 )),
             }
         }
@@ -124,7 +126,10 @@ mod tests {
     #[test]
     fn dead_links_are_found() {
         let house = files(&[
-            ("README.md", "\n[a](docs/gone.md#x) and [`code`](gone.md)\n[r]: docs/gone.svg\n~~~\n```\n~~~\n[b](gone)"),
+            (
+                "README.md",
+                "\n[a](docs/gone.md#x) and [`code`](gone.md)\n[r]: docs/gone.svg\n~~~\n```\n~~~\n[b](gone)",
+            ),
             ("docs/a/b.md", "[up](../../../x.md) [root](/README.md) [here](README.md)"),
         ]);
         expect(

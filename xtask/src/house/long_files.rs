@@ -38,7 +38,9 @@ pub(super) fn check(house: &House) -> Vec<Finding> {
         let (before, _) = entries(before);
         for (path, &lines) in &list {
             if before.get(path).is_none_or(|&most| lines > most) {
-                let had = before.get(path).map_or("did not have it".to_owned(), |most| format!("had it with {most}"));
+                let had = before
+                    .get(path)
+                    .map_or("did not have it".to_owned(), |most| format!("had it with {most}"));
                 findings.push(Finding::new(
                     LIST,
                     format!("this list only shrinks: `{path} {lines}` is new, an earlier commit {had}"),
@@ -71,7 +73,9 @@ pub(super) fn check(house: &House) -> Vec<Finding> {
             Some(_) | None => {}
         }
     }
-    findings.extend(list.into_keys().map(|path| Finding::new(LIST, format!("{path} is gone: remove it from this list"))));
+    findings.extend(
+        list.into_keys().map(|path| Finding::new(LIST, format!("{path} is gone: remove it from this list"))),
+    );
     findings
 }
 
@@ -130,7 +134,10 @@ mod tests {
             ("crates/a/b/src/listed.rs", &lines(900)),
             ("crates/a/b/src/new.rs", &lines(801)),
         ]);
-        expect(&check(&house), &["grown.rs: 901 lines, and 900 were too many", "new.rs: 801 lines, more than 800"]);
+        expect(
+            &check(&house),
+            &["grown.rs: 901 lines, and 900 were too many", "new.rs: 801 lines, more than 800"],
+        );
     }
 
     #[test]

@@ -20,7 +20,10 @@ pub(super) fn check(house: &House) -> Vec<Finding> {
             ));
         }
         let Some(text) = house.tree.text(&place) else {
-            findings.push(Finding::new(&place, "cargo sees this crate and git does not: add it, or mend .gitignore"));
+            findings.push(Finding::new(
+                &place,
+                "cargo sees this crate and git does not: add it, or mend .gitignore",
+            ));
             continue;
         };
         if !section(text, "lints").any(|(_, line)| line == "workspace = true") {
@@ -29,16 +32,14 @@ pub(super) fn check(house: &House) -> Vec<Finding> {
                 "the workspace's lints do not hold here: add `[lints]` with `workspace = true`",
             ));
         }
-        for part in ["dependencies", "dev-dependencies", "build-dependencies"] {
-            for (number, line) in section(text, part) {
-                if line.contains('=') && !line.replace(' ', "").contains("workspace=true") {
-                    findings.push(Finding::new(
-                        format!("{place}:{number}"),
-                        "a version of its own: name it in [workspace.dependencies] of the root, and here \
-                         `name.workspace = true`",
-                    ));
-                }
-            }
+        for (number, line) in own_versions(text) {
+            findings.push(Finding::new(
+                format!("{place}:{number}"),
+                format!(
+                    "`{line}` is a version of its own: name it in [workspace.dependencies] of the root, and here on \
+                     one line as `name.workspace = true`"
+                ),
+            ));
         }
     }
     findings
@@ -61,6 +62,28 @@ fn root(text: &str) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// Lines that depend on something other than by the workspace's word. Every kind
+/// of dependencies counts: for tests, for builds, for one target.
+fn own_versions(text: &str) -> Vec<(usize, &str)> {
+    let mut found = Vec::new();
+    let mut inside = false;
+    for (index, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if let Some(header) = line.strip_prefix('[') {
+            inside = header.ends_with("dependencies]");
+            if header.contains("dependencies.") {
+                found.push((index + 1, line));
+            }
+        } else if inside && line.contains('=') && !line.starts_with('#') {
+            let from_workspace = line.replace(' ', "").contains("workspace=true");
+            if !from_workspace {
+                found.push((index + 1, line));
+            }
+        }
+    }
+    found
 }
 
 /// The lines under `[name]`, trimmed, with their numbers; comments and empty
@@ -95,21 +118,27 @@ mod tests {
     fn a_plain_workspace_passes() {
         let kernel = "[package]\nname = \"kernel\"\n[lints]\nworkspace = true\n[dependencies]\n\
                       serde.workspace = true\nstore = { workspace = true }\n[[bin]]\nname = \"x\"\n";
-        expect(&check(&with(&[("Cargo.toml", GOOD_ROOT), ("crates/foundation/kernel/Cargo.toml", kernel)])), &[]);
+        expect(
+            &check(&with(&[("Cargo.toml", GOOD_ROOT), ("crates/foundation/kernel/Cargo.toml", kernel)])),
+            &[],
+        );
     }
 
     #[test]
     fn exceptions_are_found() {
         let root = "[workspace]\nmembers = [\"crates/edge/cli\"]\nexclude = [\"x\"]\n";
         let kernel = "[package]\nworkspace = true\n[lints.rust]\nunsafe_code = \"allow\"\n[dev-dependencies]\n\
-                      # a comment = here\nserde = \"1\"\n";
+                      # a comment = here\nserde = \"1\"\n[target.'cfg(unix)'.dependencies]\nlibc=\"1\"\n\
+                      [dependencies.tokio]\nversion = \"1\"\n";
         expect(
             &check(&with(&[("Cargo.toml", root), ("crates/foundation/kernel/Cargo.toml", kernel)])),
             &[
                 "the members are found by their folder",
                 "Cargo.toml:3: no crate is left out",
                 "the workspace's lints do not hold here",
-                "kernel/Cargo.toml:7: a version of its own",
+                "kernel/Cargo.toml:7: `serde = \"1\"` is a version of its own",
+                "kernel/Cargo.toml:9: `libc=\"1\"`",
+                "kernel/Cargo.toml:10: `[dependencies.tokio]`",
             ],
         );
     }

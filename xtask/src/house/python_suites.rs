@@ -65,6 +65,9 @@ mod tests {
     #[test]
     fn a_suite_that_no_one_runs_is_found_and_so_is_a_lost_one() {
         let house = files(&[("crates/services/evidence/tests/verifier.py", "")]);
-        expect(&against(&house, SUITES), &["`fidelity` of xtask/src/suites.rs has lost", "no one runs this suite"]);
+        expect(
+            &against(&house, SUITES),
+            &["`fidelity` of xtask/src/suites.rs has lost", "no one runs this suite"],
+        );
     }
 }

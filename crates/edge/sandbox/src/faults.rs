@@ -279,7 +279,7 @@ impl FaultTable {
     }
 
     pub fn counts(&self) -> Vec<FaultCount> {
-        self.rules.iter().cloned().collect()
+        self.rules.to_vec()
     }
 
     /// The fault that strikes this request. Every matching rule counts it as seen.

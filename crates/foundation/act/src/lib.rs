@@ -1,1 +1,26 @@
-//! Placeholder.
+//! What services and products are made of: plain data that describes acts, with no web framework and no domain.
+//!
+//! A domain exports one [`Domain`]: its kinds, facts, verbs, routes and jobs. Everything that has to be true of *every*
+//! act is driven by that table: authorisation, audit, OpenAPI, rate limits, and the tests that walk it. A domain never
+//! decides permission, never commits and never speaks HTTP. It says what policy may see ([`Verb::aim`]) and, purely,
+//! what would change ([`Verb::plan`]); the harness does the rest.
+//!
+//! ```text
+//! route → verb.aim → governor decides → verb.plan → one changeset → outcome → reply
+//! ```
+//!
+//! To add an act: a verb (name `<domain>.<noun>.<verb>`, the kinds it writes, the facts it states), a route for it, a
+//! line for the act in the platform policy's role table. Nothing else knows that it exists.
+
+mod ctx;
+mod domain;
+mod fault;
+mod ids;
+mod verb;
+
+pub use ctx::{Assurance, Ctx, Principal, PrincipalKind};
+pub use domain::{Auth, Call, Delivery, Domain, Field, JobRun, JobSpec, Method, Param, Query, QueryCtx, Receive, Route, StreamSource};
+pub use fault::{Class, Coded, Fault, internal};
+pub use ids::{Ids, SystemIds};
+pub use store::Clock;
+pub use verb::{AimFn, Draw, Plan, PlanFn, Resume, Stamp, Target, Verb, parse};

@@ -42,7 +42,10 @@ static ARMED: OnceLock<Option<Armed>> = OnceLock::new();
 pub fn arm(text: &str) -> Result<(), String> {
     let (name, pass) = match text.split_once(':') {
         None => (text, 1),
-        Some((name, pass)) => (name, pass.parse().map_err(|_| format!("{pass:?} is not a number of passes"))?),
+        Some((name, pass)) => {
+            let passes = pass.parse().ok().filter(|passes| *passes > 0);
+            (name, passes.ok_or_else(|| format!("{pass:?} is not a number of passes"))?)
+        }
     };
     if !POINTS.contains(&name) {
         return Err(format!("there is no crash point {name:?}; there are: {}", POINTS.join(", ")));

@@ -13,7 +13,8 @@ use serde_json::Value;
 pub trait Document: Serialize + DeserializeOwned + Send + Sync + 'static {
     /// The kind, `<domain>.<noun>`.
     const KIND: &'static str;
-    /// Version of the body's form.
+    /// Version of the body's form. Raised by every change of it, an added member included: only in a body of another
+    /// version are members looked for that this one does not know.
     const VERSION: u32 = 1;
 
     /// The record's id.
@@ -81,7 +82,11 @@ pub fn decode<T: Document>(row: &Row) -> Result<Stored<T>, ReadError> {
     let read = || -> Option<Stored<T>> {
         let body: Body<'_> = serde_json::from_slice(&row.body).ok()?;
         if body.v == T::VERSION {
-            return Some(Stored { doc: serde_json::from_str(body.doc.get()).ok()?, rev: row.rev, unknown: None });
+            return Some(Stored {
+                doc: serde_json::from_str(body.doc.get()).ok()?,
+                rev: row.rev,
+                unknown: None,
+            });
         }
         let value: Value = serde_json::from_str(body.doc.get()).ok()?;
         if body.v < T::VERSION {
@@ -147,13 +152,16 @@ mod tests {
         let new = decode::<Thing>(&row(r#"{"v":2,"doc":{"id":"thing_a","size":4}}"#)).unwrap();
         let old = decode::<Thing>(&row(r#"{"v":1,"doc":{"id":"thing_a","length":4}}"#)).unwrap();
         assert_eq!(new.doc, old.doc);
-        let newer = decode::<Thing>(&row(r#"{"v":3,"doc":{"id":"thing_a","size":4,"colour":"red"}}"#)).unwrap();
+        let newer =
+            decode::<Thing>(&row(r#"{"v":3,"doc":{"id":"thing_a","size":4,"colour":"red"}}"#)).unwrap();
         let rewritten = encode(&newer.doc, newer.unknown.as_ref());
         assert_eq!(
             serde_json::from_slice::<Value>(&rewritten).unwrap(),
             serde_json::json!({"v": 2, "doc": {"id": "thing_a", "size": 4, "colour": "red"}}),
         );
-        for bad in ["", "{}", r#"{"v":0,"doc":{}}"#, r#"{"v":2,"doc":{"id":"thing_a"}}"#, r#"{"v":3,"doc":[]}"#] {
+        for bad in
+            ["", "{}", r#"{"v":0,"doc":{}}"#, r#"{"v":2,"doc":{"id":"thing_a"}}"#, r#"{"v":3,"doc":[]}"#]
+        {
             assert!(decode::<Thing>(&row(bad)).is_err(), "{bad}");
         }
     }

@@ -33,8 +33,16 @@ use kernel::permit::JobKind;
 use kernel::{Digest, Id, Lease, TenantId};
 use std::sync::Arc;
 
-/// Most rows that any list returns.
+/// Most rows that a list returns; asking for more is asking for this many. Leaves have their own limit.
 pub const PAGE_MAX: usize = 200;
+/// Most leaves returned at once.
+pub const LEAVES_MAX: usize = 10_000;
+/// Most jobs claimed at once.
+pub const CLAIM_MAX: usize = 256;
+/// Most facts sequenced at once.
+pub const SEQUENCE_MAX: usize = 4_096;
+/// How long a due job of a kind that the claimer does not know is left alone.
+pub const UNKNOWN_KIND_PUT_OFF_MS: i64 = 60_000;
 
 /// When facts get their place in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -114,7 +122,8 @@ pub struct Committed {
 pub struct Row {
     /// Its id.
     pub id: Id,
-    /// Its revision, from 1, raised by every write.
+    /// Its revision, raised by every write. The first record of a kind begins at 1; one made under the id of a deleted
+    /// record begins above whatever that one had, so an old revision never fits a new record.
     pub rev: u64,
     /// The document.
     pub body: Vec<u8>,
@@ -191,10 +200,18 @@ pub type Pending<'a, T> = BoxFuture<'a, T>;
 
 /// An engine: embedded or a database server. Object-safe, so that nothing above is generic over it.
 pub trait Engine: Send + Sync + 'static {
-    /// Commits a changeset; returns when it is durable.
+    /// Commits a changeset; returns when it is durable. A caller who stops waiting does not stop the commit.
+    ///
+    /// Ids of jobs are minted and not used again once the job has been claimed: the epoch that fences a job counts
+    /// its own claims alone.
     fn commit(&self, changeset: Changeset) -> Pending<'_, Result<Committed, CommitError>>;
     /// Reads a record.
-    fn record<'a>(&'a self, tenant: &'a TenantId, kind: &'a str, id: &'a Id) -> Pending<'a, Result<Option<Row>, ReadError>>;
+    fn record<'a>(
+        &'a self,
+        tenant: &'a TenantId,
+        kind: &'a str,
+        id: &'a Id,
+    ) -> Pending<'a, Result<Option<Row>, ReadError>>;
     /// Lists records by an index, each with its index key.
     fn record_list<'a>(
         &'a self,
@@ -210,7 +227,8 @@ pub trait Engine: Send + Sync + 'static {
         name: &'a str,
         key: &'a [u8],
     ) -> Pending<'a, Result<Option<Row>, ReadError>>;
-    /// Finds a record by a unique key in any tenant: for credentials, which arrive before the tenant is known.
+    /// Finds a record by a unique key in any tenant: for credentials, which arrive before the tenant is known. Of
+    /// several tenants that use the same key the first in order is returned, so such keys have to be unguessable.
     fn record_unique_anywhere<'a>(
         &'a self,
         kind: &'a str,
@@ -226,9 +244,20 @@ pub trait Engine: Send + Sync + 'static {
         key: &'a str,
     ) -> Pending<'a, Result<Option<(Digest, Vec<u8>)>, ReadError>>;
     /// Reads bytes by their digest.
-    fn blob<'a>(&'a self, tenant: &'a TenantId, digest: &'a Digest) -> Pending<'a, Result<Option<Vec<u8>>, ReadError>>;
-    /// Claims due jobs of the given kinds, round robin over tenants.
-    fn jobs_claim(&self, kinds: &'static [&'static JobKind], limit: usize) -> Pending<'_, Result<Vec<Lease>, CommitError>>;
+    fn blob<'a>(
+        &'a self,
+        tenant: &'a TenantId,
+        digest: &'a Digest,
+    ) -> Pending<'a, Result<Option<Vec<u8>>, ReadError>>;
+    /// Claims due jobs, round robin over tenants; at most [`CLAIM_MAX`].
+    ///
+    /// `kinds` are *all* kinds that this process can carry out: a due job of any other kind is put off by
+    /// [`UNKNOWN_KIND_PUT_OFF_MS`], so that work which only a newer version knows does not stand in the way.
+    fn jobs_claim(
+        &self,
+        kinds: &'static [&'static JobKind],
+        limit: usize,
+    ) -> Pending<'_, Result<Vec<Lease>, CommitError>>;
     /// Prolongs a lease by its kind's time. `false`: it has been lost.
     fn job_renew<'a>(&'a self, lease: &'a Lease) -> Pending<'a, Result<bool, CommitError>>;
     /// When the next job is due; `None` without jobs.
@@ -239,9 +268,15 @@ pub trait Engine: Send + Sync + 'static {
     fn tenants(&self) -> Pending<'_, Result<Vec<TenantId>, ReadError>>;
     /// The head of a tenant's log.
     fn head<'a>(&'a self, tenant: &'a TenantId) -> Pending<'a, Result<Option<Head>, ReadError>>;
-    /// Leaves from an index on.
-    fn leaves<'a>(&'a self, tenant: &'a TenantId, from: u64, limit: usize) -> Pending<'a, Result<Vec<LeafRow>, ReadError>>;
-    /// Leaves of one stream, from its number `from` on.
+    /// Leaves from an index on; at most [`LEAVES_MAX`].
+    fn leaves<'a>(
+        &'a self,
+        tenant: &'a TenantId,
+        from: u64,
+        limit: usize,
+    ) -> Pending<'a, Result<Vec<LeafRow>, ReadError>>;
+    /// Leaves of one stream, from its number `from` on; at most [`LEAVES_MAX`]. Facts that wait to be sequenced are
+    /// not among them.
     fn stream<'a>(
         &'a self,
         tenant: &'a TenantId,
@@ -250,14 +285,32 @@ pub trait Engine: Send + Sync + 'static {
         limit: usize,
     ) -> Pending<'a, Result<Vec<LeafRow>, ReadError>>;
     /// The erasable side row of a fact.
-    fn aside<'a>(&'a self, tenant: &'a TenantId, fact: &'a Id) -> Pending<'a, Result<Option<Vec<u8>>, ReadError>>;
-    /// A multi-proof for leaves of the tree of `size` ([`kernel::merkle::multi`]).
-    fn proof<'a>(&'a self, tenant: &'a TenantId, size: u64, indices: Vec<u64>) -> Pending<'a, Result<Vec<Digest>, ReadError>>;
-    /// A consistency proof ([`kernel::merkle::consistency`]).
-    fn consistency<'a>(&'a self, tenant: &'a TenantId, old: u64, new: u64) -> Pending<'a, Result<Vec<Digest>, ReadError>>;
-    /// Gives waiting facts their place; returns how many got one.
+    fn aside<'a>(
+        &'a self,
+        tenant: &'a TenantId,
+        fact: &'a Id,
+    ) -> Pending<'a, Result<Option<Vec<u8>>, ReadError>>;
+    /// A multi-proof for leaves of the tree of `size` ([`kernel::merkle::multi`]); `indices` in any order. An error if
+    /// the log has not that many leaves.
+    fn proof<'a>(
+        &'a self,
+        tenant: &'a TenantId,
+        size: u64,
+        indices: Vec<u64>,
+    ) -> Pending<'a, Result<Vec<Digest>, ReadError>>;
+    /// A consistency proof ([`kernel::merkle::consistency`]). An error if the log has not that many leaves.
+    fn consistency<'a>(
+        &'a self,
+        tenant: &'a TenantId,
+        old: u64,
+        new: u64,
+    ) -> Pending<'a, Result<Vec<Digest>, ReadError>>;
+    /// Gives waiting facts their place, in the order of their commits; returns how many got one, at most
+    /// [`SEQUENCE_MAX`].
     fn sequence(&self, limit: usize) -> Pending<'_, Result<usize, CommitError>>;
-    /// Keeps a signed checkpoint. Refused (`false`) unless it is exactly the head or covers a larger tree than the last.
+    /// Keeps a signed checkpoint. Refused (`false`) unless its origin is the log's, its root is the log's at its size,
+    /// it covers a larger tree than the last one kept, and the note is a note about it. Whether the signature holds is
+    /// for its readers to verify.
     fn checkpoint_put<'a>(
         &'a self,
         tenant: &'a TenantId,
@@ -265,9 +318,17 @@ pub trait Engine: Send + Sync + 'static {
         note: String,
     ) -> Pending<'a, Result<bool, CommitError>>;
     /// Checkpoints that cover more than `after` leaves, smallest first.
-    fn checkpoints<'a>(&'a self, tenant: &'a TenantId, after: u64, limit: usize) -> Pending<'a, Result<Vec<CheckpointRow>, ReadError>>;
+    fn checkpoints<'a>(
+        &'a self,
+        tenant: &'a TenantId,
+        after: u64,
+        limit: usize,
+    ) -> Pending<'a, Result<Vec<CheckpointRow>, ReadError>>;
     /// The newest checkpoint.
-    fn checkpoint_last<'a>(&'a self, tenant: &'a TenantId) -> Pending<'a, Result<Option<CheckpointRow>, ReadError>>;
+    fn checkpoint_last<'a>(
+        &'a self,
+        tenant: &'a TenantId,
+    ) -> Pending<'a, Result<Option<CheckpointRow>, ReadError>>;
     /// A counter that moves whenever facts were committed, and one that moves whenever jobs became due.
     fn hints(&self) -> Hints;
 }

@@ -94,7 +94,11 @@ impl View {
     }
 
     /// Lists documents that a rule is about; `guard` is the record that every writer of the set bumps.
-    pub async fn list_guarded<T: Document, G: Document>(&self, guard: &Id, range: Range) -> Result<Vec<Found<T>>, ReadError> {
+    pub async fn list_guarded<T: Document, G: Document>(
+        &self,
+        guard: &Id,
+        range: Range,
+    ) -> Result<Vec<Found<T>>, ReadError> {
         // The guard is read first: a writer that comes between shows as a moved guard.
         self.get::<G>(guard).await?;
         self.rows(range).await
@@ -129,7 +133,11 @@ pub fn put_if<T: Document>(stored: &Stored<T>, doc: &T) -> Operation {
     put(doc, Some(stored.rev), stored.unknown.as_ref())
 }
 
-fn put<T: Document>(doc: &T, rev: Option<u64>, unknown: Option<&serde_json::Map<String, serde_json::Value>>) -> Operation {
+fn put<T: Document>(
+    doc: &T,
+    rev: Option<u64>,
+    unknown: Option<&serde_json::Map<String, serde_json::Value>>,
+) -> Operation {
     Operation::Put(Put {
         kind: T::KIND,
         id: doc.id().clone(),

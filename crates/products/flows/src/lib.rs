@@ -1,1 +1,5 @@
-//! Placeholder.
+//! Governed workflows.
+
+pub mod schema;
+pub mod template;
+pub mod yaml;

@@ -227,7 +227,7 @@ impl Baseline {
         let total = shares.values().sum::<u64>() + empty_seats * similarity_min;
         let mut ranked: Vec<_> = shares.into_iter().collect();
         // The map is ordered by name and the sort is stable: equal shares go by name.
-        ranked.sort_by(|a, b| b.1.cmp(&a.1));
+        ranked.sort_by_key(|(_, share)| std::cmp::Reverse(*share));
         let milli = |part: u64| (part * 1_000).checked_div(total).unwrap_or(0) as u32;
         let confidence_milli = ranked.first().map_or(0, |(_, share)| milli(*share));
         let leading = ranked.first().map(|(label, _)| (*label).to_owned());
@@ -235,15 +235,17 @@ impl Baseline {
             label: leading.clone().filter(|_| confidence_milli >= self.config.threshold_milli),
             leading,
             confidence_milli,
-            runner_up: ranked
-                .get(1)
-                .map(|(label, share)| RunnerUp { label: (*label).to_owned(), confidence_milli: milli(*share) }),
+            runner_up: ranked.get(1).map(|(label, share)| RunnerUp {
+                label: (*label).to_owned(),
+                confidence_milli: milli(*share),
+            }),
             neighbours: hits
                 .iter()
                 .map(|hit| Neighbour {
                     example: hit.example as usize,
                     label: self.label(hit.example).to_owned(),
-                    similarity_milli: (u64::from(hit.similarity) * 1_000 / index::SIMILARITY_ONE).min(1_000) as u32,
+                    similarity_milli: (u64::from(hit.similarity) * 1_000 / index::SIMILARITY_ONE).min(1_000)
+                        as u32,
                 })
                 .collect(),
         }
@@ -253,8 +255,12 @@ impl Baseline {
     /// itself as [`MODEL`] whatever was pinned, so an ask for another model fails its check.
     pub fn answer(&self, ask: &Ask) -> Answer {
         let vote = self.classify(&ask.user);
-        let body: Map<String, Value> =
-            self.config.fields.iter().map(|(field, fill)| (field.clone(), filled(fill, &vote, &ask.user))).collect();
+        let body: Map<String, Value> = self
+            .config
+            .fields
+            .iter()
+            .map(|(field, fill)| (field.clone(), filled(fill, &vote, &ask.user)))
+            .collect();
         let body = Value::Object(body);
         Answer {
             raw_digest: digest::hex(body.to_string().as_bytes()),

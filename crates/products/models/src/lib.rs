@@ -18,11 +18,14 @@
 //! | [`baseline`] | the built-in classifier that every other model has to beat |
 //! | [`score`] | macro-F1 and the majority baseline, with abstentions counted |
 //!
-//! These modules are pure: no clock, no network, no storage. Whoever adds a dialect writes a `request` and a
+//! | [`call`] | a governed call: permitted, recorded, checked, paid for |
+//!
+//! All but [`call`] are pure: no clock, no network, no storage. Whoever adds a dialect writes a `request` and a
 //! `reply` beside [`openai`], golden files for both, and leaves [`check`] alone: a dialect that needs an exception
 //! from the check is not usable.
 
 pub mod baseline;
+pub mod call;
 pub mod check;
 pub mod contract;
 mod digest;

@@ -122,15 +122,27 @@ pub fn request(ask: &Ask) -> RequestParts {
 
 /// Reads the reply to a [`request`]. Header names are compared without regard to case; of repeated headers the
 /// first counts.
+#[expect(clippy::result_large_err, reason = "one per network call, and no larger than the answer")]
 pub fn reply(status: u16, headers: &[(String, String)], body: &[u8]) -> Result<Answer, ProviderError> {
     let raw_digest = digest::hex(body);
     let fail = |class, code, usage, error: Option<&Value>| {
         let word = |field| error.and_then(|error| error.get(field)).and_then(provider_word);
         let (provider_code, provider_type) = (word("code"), word("type"));
-        Err(ProviderError { class, code, status, provider_code, provider_type, usage, raw_digest: raw_digest.clone() })
+        Err(ProviderError {
+            class,
+            code,
+            status,
+            provider_code,
+            provider_type,
+            usage,
+            raw_digest: raw_digest.clone(),
+        })
     };
-    let parsed =
-        if body.len() > REPLY_BYTES_MAX { None } else { strict_json::parse(body).ok().filter(Value::is_object) };
+    let parsed = if body.len() > REPLY_BYTES_MAX {
+        None
+    } else {
+        strict_json::parse(body).ok().filter(Value::is_object)
+    };
     if status != 200 {
         let error = parsed.as_ref().map(|parsed| error_of(parsed).unwrap_or(&Value::Null));
         let (class, code) = status_class(status, headers, error);
@@ -149,7 +161,8 @@ pub fn reply(status: u16, headers: &[(String, String)], body: &[u8]) -> Result<A
             Some(Value::String(code)) => code.parse().ok(),
             _ => None,
         };
-        let (class, code) = status_class(inner.filter(|inner| *inner >= 400).unwrap_or(500), headers, Some(error));
+        let (class, code) =
+            status_class(inner.filter(|inner| *inner >= 400).unwrap_or(500), headers, Some(error));
         return fail(class, code, usage_of(&parsed), Some(error));
     }
     let usage = usage_of(&parsed);
@@ -160,7 +173,9 @@ pub fn reply(status: u16, headers: &[(String, String)], body: &[u8]) -> Result<A
             fingerprint: parsed
                 .get("system_fingerprint")
                 .and_then(Value::as_str)
-                .filter(|text| text.len() <= MODEL_NAME_BYTES_MAX && text.bytes().all(|byte| byte.is_ascii_graphic()))
+                .filter(|text| {
+                    text.len() <= MODEL_NAME_BYTES_MAX && text.bytes().all(|byte| byte.is_ascii_graphic())
+                })
                 .map(str::to_owned),
             usage,
             raw_digest,
@@ -230,10 +245,10 @@ fn usage_of(reply: &Value) -> Usage {
     let tokens = || {
         let prompt = usage.get("prompt_tokens")?.as_u64()?;
         let completion = usage.get("completion_tokens")?.as_u64()?;
-        if let Some(total) = usage.get("total_tokens").filter(|total| !total.is_null()) {
-            if total.as_u64()? != prompt.checked_add(completion)? {
-                return None;
-            }
+        let total = usage.get("total_tokens").filter(|total| !total.is_null());
+        let sum = prompt.checked_add(completion)?;
+        if total.is_some_and(|total| total.as_u64() != Some(sum)) {
+            return None;
         }
         let cached = detail(usage, "prompt_tokens_details", "cached_tokens")?;
         let written = detail(usage, "prompt_tokens_details", "cache_write_tokens")?;
@@ -283,7 +298,9 @@ fn error_of(reply: &Value) -> Option<&Value> {
 
 fn status_class(status: u16, headers: &[(String, String)], error: Option<&Value>) -> (Class, &'static str) {
     let names = |word: &str| {
-        ["code", "type"].iter().any(|field| error.and_then(|error| error.get(field)) == Some(&Value::from(word)))
+        ["code", "type"]
+            .iter()
+            .any(|field| error.and_then(|error| error.get(field)) == Some(&Value::from(word)))
     };
     let header = |name: &str| {
         headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
@@ -292,7 +309,12 @@ fn status_class(status: u16, headers: &[(String, String)], error: Option<&Value>
         if header("x-should-retry") == Some("false") {
             (Class::Misconfigured, code)
         } else {
-            (Class::Retryable { retry_after_ms: retry_after_ms(header("retry-after-ms"), header("retry-after")) }, code)
+            (
+                Class::Retryable {
+                    retry_after_ms: retry_after_ms(header("retry-after-ms"), header("retry-after")),
+                },
+                code,
+            )
         }
     };
     if names("content_filter") || names("content_policy_violation") {
@@ -318,7 +340,8 @@ fn status_class(status: u16, headers: &[(String, String)], error: Option<&Value>
 /// `retry-after-ms` before `retry-after`, as the vendor's client has it; both may have a fraction. A date needs a
 /// clock and is left to the caller's own back-off.
 fn retry_after_ms(milliseconds: Option<&str>, seconds: Option<&str>) -> Option<u64> {
-    let number = |text: Option<&str>| text?.parse::<f64>().ok().filter(|number| number.is_finite() && *number >= 0.0);
+    let number =
+        |text: Option<&str>| text?.parse::<f64>().ok().filter(|number| number.is_finite() && *number >= 0.0);
     let wait = number(milliseconds).or_else(|| number(seconds).map(|seconds| seconds * 1_000.0))?;
     // A float that is too large saturates when it is cast.
     Some((wait.ceil() as u64).min(RETRY_AFTER_MS_MAX))
@@ -328,11 +351,15 @@ fn retry_after_ms(milliseconds: Option<&str>, seconds: Option<&str>) -> Option<u
 fn provider_word(value: &Value) -> Option<String> {
     match value {
         Value::String(word) => {
-            let plain = !word.is_empty() && word.len() <= 48 && word.bytes().all(|b| b.is_ascii_alphabetic() || b == b'_');
+            let plain = !word.is_empty()
+                && word.len() <= 48
+                && word.bytes().all(|b| b.is_ascii_alphabetic() || b == b'_');
             let status = word.len() == 3 && word.bytes().all(|b| b.is_ascii_digit());
             (plain || status).then(|| word.clone())
         }
-        Value::Number(code) => code.as_u64().filter(|code| (100..=999).contains(code)).map(|code| code.to_string()),
+        Value::Number(code) => {
+            code.as_u64().filter(|code| (100..=999).contains(code)).map(|code| code.to_string())
+        }
         _ => None,
     }
 }

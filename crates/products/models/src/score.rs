@@ -75,7 +75,8 @@ pub fn score<'a>(pairs: impl IntoIterator<Item = (&'a str, Option<&'a str>)>) ->
             counts.entry(truth).or_default().right += 1;
         }
     }
-    let f1_sum: u64 = counts.values().map(|count| ratio(2 * count.right, count.truths + count.guesses, 1_000_000)).sum();
+    let f1_sum: u64 =
+        counts.values().map(|count| ratio(2 * count.right, count.truths + count.guesses, 1_000_000)).sum();
     let answered = asked - abstained;
     Scores {
         asked,
@@ -142,8 +143,11 @@ mod tests {
     fn by_hand() {
         // a: 3 cases, guessed a a b; b: 2 cases, guessed b a; c: 1 case, guessed b.
         let scores = score([
-            ("a", Some("a")), ("a", Some("a")), ("a", Some("b")),
-            ("b", Some("b")), ("b", Some("a")),
+            ("a", Some("a")),
+            ("a", Some("a")),
+            ("a", Some("b")),
+            ("b", Some("b")),
+            ("b", Some("a")),
             ("c", Some("b")),
         ]);
         assert_eq!(class(&scores, "a"), (3, 667, 667, 667)); // 2/3, 2/3

@@ -87,7 +87,9 @@ mod tests {
             parse(br#"{"a":[1,-2,true,null,"x",{"b":1.5}]}"#).unwrap(),
             json!({"a": [1, -2, true, null, "x", {"b": 1.5}]})
         );
-        for text in [r#"{"a":1,"a":1}"#, r#"[{"b":{"a":1,"a":2}}]"#, r#"{"a":1} x"#, "", "{", r#"{"a":1e400}"#] {
+        for text in
+            [r#"{"a":1,"a":1}"#, r#"[{"b":{"a":1,"a":2}}]"#, r#"{"a":1} x"#, "", "{", r#"{"a":1e400}"#]
+        {
             assert!(parse(text.as_bytes()).is_err(), "{text}");
         }
         assert!(parse(b"\"\xff\"").is_err());

@@ -7,7 +7,8 @@
 //! address outside `2000::/3` is never public.
 //!
 //! Every prefix that embeds an IPv4 address has the class [`IpClass::EmbedsV4`] and is refused whatever is
-//! embedded: judging the inner address would be right only if each translator on the path agreed with us.
+//! embedded: judging the inner address would be right only if each translator on the path agreed with us. The
+//! price: on an IPv6-only network behind DNS64, hosts that have IPv4 alone cannot be reached.
 //!
 //! To add a block: put a row into the table of its family, most specific first, and one row on each side of
 //! its borders into the test.

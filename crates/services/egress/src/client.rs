@@ -135,7 +135,9 @@ impl Egress {
         let result = self.run(&request, started_ms).await;
         let method = &request.method;
         match &result {
-            Ok(reply) => tracing::debug!(%method, status = reply.status().as_u16(), "outbound request answered"),
+            Ok(reply) => {
+                tracing::debug!(%method, status = reply.status().as_u16(), "outbound request answered")
+            }
             Err(error) => {
                 tracing::debug!(%method, code = error.code(), sent = ?error.sent(), "outbound request failed");
             }
@@ -174,7 +176,8 @@ impl Egress {
         let limits = &call.request.limits;
         let place = format!("{}:{}", hop.target.host(), hop.target.port());
         let slot = slots.acquire(&place, call.deadline).await.map_err(EgressError::not_sent)?;
-        let addresses = self.addresses(call, hop).await.map_err(EgressError::not_sent)?;
+        let connect_end = Instant::now() + limits.connect();
+        let addresses = self.addresses(call, hop, connect_end).await.map_err(EgressError::not_sent)?;
 
         let key = match &call.request.reuse {
             Reuse::Never => None,
@@ -192,12 +195,14 @@ impl Egress {
         let (reply, link) = match pooled {
             Some(link) => match self.exchange(call, hop, link).await {
                 // It was closed under our hands before a byte was written: a fresh one is no repetition.
-                Err(error) if error.sent == Sent::NotSent && matches!(error.fault, Fault::ConnectionLost(_)) => {
-                    self.exchange_fresh(call, hop, &addresses).await?
+                Err(error)
+                    if error.sent == Sent::NotSent && matches!(error.fault, Fault::ConnectionLost(_)) =>
+                {
+                    self.exchange_fresh(call, hop, &addresses, connect_end).await?
                 }
                 other => other?,
             },
-            None => self.exchange_fresh(call, hop, &addresses).await?,
+            None => self.exchange_fresh(call, hop, &addresses, connect_end).await?,
         };
         check_head(&reply, limits.response_bytes)
             .map_err(|fault| EgressError::new(fault, Sent::Maybe, Some(reply.status())))?;
@@ -212,13 +217,17 @@ impl Egress {
     }
 
     /// Resolves the host, once, and judges everything it stands for.
-    async fn addresses(&self, call: &Call<'_>, hop: &Hop) -> Result<Vec<IpAddr>, Fault> {
+    async fn addresses(
+        &self,
+        call: &Call<'_>,
+        hop: &Hop,
+        connect_end: Instant,
+    ) -> Result<Vec<IpAddr>, Fault> {
         let addresses = match hop.target.host() {
             Host::Ip(ip) => vec![*ip],
             Host::Name(name) => {
-                let stage_end = Instant::now() + call.request.limits.connect();
                 let late = Fault::DnsFailed(io::ErrorKind::TimedOut.into());
-                within(self.inner.resolver.resolve(name), stage_end, late, call.deadline)
+                within(self.inner.resolver.resolve(name), connect_end, late, call.deadline)
                     .await?
                     .map_err(Fault::DnsFailed)?
             }
@@ -236,10 +245,10 @@ impl Egress {
         call: &Call<'_>,
         hop: &Hop,
         addresses: &[IpAddr],
+        connect_end: Instant,
     ) -> Result<(http::Response<Incoming>, Link), EgressError> {
         let limits = &call.request.limits;
-        let stage_end = Instant::now() + limits.connect();
-        let link = Link::dial(&self.inner.tls, &hop.target, addresses, limits, stage_end, call.deadline)
+        let link = Link::dial(&self.inner.tls, &hop.target, addresses, limits, connect_end, call.deadline)
             .await
             .map_err(EgressError::not_sent)?;
         self.exchange(call, hop, link).await

@@ -7,14 +7,38 @@
 //! [`Sent::Maybe`], including failures to read the answer: only the caller's own reconciliation can tell more.
 //!
 //! To add a fault: a variant only if some caller acts differently on it, a code that is never reused, and a row
-//! in the table of codes below.
+//! in [`CODES`].
 
-use std::error::Error as _;
 use std::{fmt, io};
 
 use http::StatusCode;
 
 use crate::address::IpClass;
+
+/// Every code of this crate, for whoever checks that each one is explained.
+pub const CODES: &[&str] = &[
+    "egress.address_refused",
+    "egress.busy",
+    "egress.connect_failed",
+    "egress.connect_timeout",
+    "egress.connection_lost",
+    "egress.deadline_exceeded",
+    "egress.destination_refused",
+    "egress.dns_failed",
+    "egress.encoding_refused",
+    "egress.first_byte_timeout",
+    "egress.header_refused",
+    "egress.idle_timeout",
+    "egress.limit_invalid",
+    "egress.method_refused",
+    "egress.redirect_refused",
+    "egress.request_too_large",
+    "egress.response_headers_too_large",
+    "egress.response_invalid",
+    "egress.response_too_large",
+    "egress.tls_failed",
+    "egress.url_invalid",
+];
 
 /// Whether the other side may have acted on the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -238,5 +262,41 @@ impl Fault {
             Self::EncodingRefused => "egress.encoding_refused",
             Self::RedirectRefused { .. } => "egress.redirect_refused",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_of_codes_is_the_codes() {
+        let io = || io::Error::from(io::ErrorKind::Other);
+        let faults = [
+            Fault::UrlInvalid { reason: "" },
+            Fault::MethodRefused,
+            Fault::DestinationRefused { scheme: "https", host: String::new(), port: 1 },
+            Fault::AddressRefused { class: IpClass::Loopback },
+            Fault::HeaderRefused { name: String::new(), reason: "" },
+            Fault::RequestTooLarge { limit_bytes: 0 },
+            Fault::LimitInvalid { name: "" },
+            Fault::DnsFailed(io()),
+            Fault::Busy,
+            Fault::ConnectFailed(io()),
+            Fault::ConnectTimeout,
+            Fault::TlsFailed(io()),
+            Fault::FirstByteTimeout,
+            Fault::IdleTimeout,
+            Fault::DeadlineExceeded,
+            Fault::ConnectionLost(None),
+            Fault::ResponseInvalid { reason: "", source: None },
+            Fault::ResponseHeadersTooLarge,
+            Fault::ResponseTooLarge { limit_bytes: 0 },
+            Fault::EncodingRefused,
+            Fault::RedirectRefused { reason: "", cause: None },
+        ];
+        let mut codes: Vec<&str> = faults.iter().map(Fault::code).collect();
+        codes.sort_unstable();
+        assert_eq!(codes, CODES);
     }
 }

@@ -51,7 +51,7 @@ const RESERVED: &[&str] = &[
     "true-client-ip",
 ];
 /// Families of such names.
-const RESERVED_PREFIXES: &[&str] = &["proxy-", "sec-", "x-forwarded-", "x-envoy-"];
+const RESERVED_PREFIXES: &[&str] = &["proxy-", "sec-", "x-forwarded", "x-envoy-"];
 
 /// Names that carry credentials: accepted as a [`SecretHeader`] only.
 const CREDENTIALS: &[&str] = &[
@@ -178,7 +178,8 @@ fn parse_name(name: &str) -> Result<HeaderName, Fault> {
     if name.len() > MAX_HEADER_NAME_BYTES {
         return Err(refused(name, "the name is too long"));
     }
-    let parsed = HeaderName::from_bytes(name.as_bytes()).map_err(|_| refused(name, "the name is malformed"))?;
+    let parsed =
+        HeaderName::from_bytes(name.as_bytes()).map_err(|_| refused(name, "the name is malformed"))?;
     let reserved = RESERVED.contains(&parsed.as_str())
         || RESERVED_PREFIXES.iter().any(|prefix| parsed.as_str().starts_with(prefix));
     // Servers behind a CGI-like interface read `_` as `-`, so `x_forwarded_for` would be a way around.
@@ -203,7 +204,8 @@ fn check_value(name: &HeaderName, value: &[u8]) -> Result<(), Fault> {
 
 /// A refusal that names the header safely, and never its value.
 fn refused(name: &str, reason: &'static str) -> Fault {
-    let name = name.bytes().filter(u8::is_ascii_graphic).take(MAX_HEADER_NAME_BYTES).map(char::from).collect();
+    let name =
+        name.bytes().filter(u8::is_ascii_graphic).take(MAX_HEADER_NAME_BYTES).map(char::from).collect();
     Fault::HeaderRefused { name, reason }
 }
 
@@ -318,7 +320,8 @@ mod tests {
         let many: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "1")).collect();
         assert_eq!(check(&many, &[]), "too many headers");
         let value = "a".repeat(MAX_HEADER_VALUE_BYTES);
-        let heavy: Vec<(&str, &str)> = names[..5].iter().map(|name| (name.as_str(), value.as_str())).collect();
+        let heavy: Vec<(&str, &str)> =
+            names[..5].iter().map(|name| (name.as_str(), value.as_str())).collect();
         assert_eq!(check(&heavy, &[]), "the headers are too long");
     }
 

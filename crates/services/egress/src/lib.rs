@@ -50,7 +50,7 @@ pub use address::{IpClass, classify_ip};
 pub use allowlist::{Allowlist, MAX_RULES, Rule, RuleError};
 pub use bytes::Bytes;
 pub use client::{Clock, Egress, EgressConfig, SetupError};
-pub use error::{EgressError, Fault, Sent};
+pub use error::{CODES, EgressError, Fault, Sent};
 pub use header::{MAX_HEADER_VALUE_BYTES, MAX_HEADERS, MAX_HEADERS_BYTES, SecretHeader};
 pub use http::{HeaderMap, Method, StatusCode};
 pub use limits::{

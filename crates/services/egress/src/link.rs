@@ -183,6 +183,11 @@ impl Link {
                 Box::new(stream.map_err(Fault::TlsFailed)?)
             }
         };
+        Self::over(wire, peer, limits).await
+    }
+
+    /// Prepares to speak HTTP over an open stream; nothing is sent or received yet.
+    async fn over(wire: Box<dyn Wire>, peer: IpAddr, limits: &Limits) -> Result<Self, Fault> {
         let meter = Arc::new(Meter::default());
         let metered = Metered { wire, meter: Arc::clone(&meter) };
         let mut builder = http1::Builder::new();
@@ -190,9 +195,10 @@ impl Link {
             .max_headers(limits.response_headers)
             .max_header_size(limits.response_header_bytes)
             .max_buf_size(READ_BUFFER_BYTES.max(limits.response_header_bytes));
-        // Makes the two halves; nothing is sent or received yet.
-        let (sender, connection) =
-            builder.handshake(TokioIo::new(metered)).await.map_err(|error| Fault::ConnectionLost(Some(error)))?;
+        let (sender, connection) = builder
+            .handshake(TokioIo::new(metered))
+            .await
+            .map_err(|error| Fault::ConnectionLost(Some(error)))?;
         // The reader may take a buffer full of body along with the head.
         let head_budget = 4 * limits.response_header_bytes + READ_BUFFER_BYTES;
         Ok(Self { sender, connection: Some(Box::pin(connection)), meter, peer, head_budget })
@@ -313,5 +319,68 @@ fn server_name(host: &Host) -> Result<ServerName<'static>, Fault> {
         Host::Name(name) => ServerName::try_from(name.clone())
             .map_err(|error| Fault::TlsFailed(io::Error::new(io::ErrorKind::InvalidInput, error))),
         Host::Ip(ip) => Ok(ServerName::from(*ip)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PEER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
+    fn message() -> http::Request<Full<Bytes>> {
+        http::Request::post("/x").header("host", "h.example").body(Full::from("body")).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_ended_before_the_request_was_not_written_to() {
+        let (near, far) = tokio::io::duplex(1024);
+        let mut link = Link::over(Box::new(near), PEER, &Limits::default()).await.unwrap();
+        drop(far);
+        assert!(matches!(link.exchange(message()).await, Err(Fault::ConnectionLost(_))));
+        assert!(!link.meter().written());
+        assert!(!link.is_reusable().await);
+    }
+
+    #[tokio::test]
+    async fn one_byte_taken_is_written_even_if_it_fails_later() {
+        // The stream has room for one byte, which is as far as the request gets.
+        let (near, far) = tokio::io::duplex(1);
+        let mut link = Link::over(Box::new(near), PEER, &Limits::default()).await.unwrap();
+        let soon = Instant::now() + std::time::Duration::from_millis(20);
+        assert!(!link.meter().written());
+        assert!(tokio::time::timeout_at(soon, link.exchange(message())).await.is_err());
+        assert!(link.meter().written());
+        drop(far);
+    }
+
+    /// A stream that reports an error although bytes may have gone out, as TLS may.
+    struct Failing;
+
+    impl AsyncRead for Failing {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    impl AsyncWrite for Failing {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_failed_write_counts_as_written() {
+        let mut link = Link::over(Box::new(Failing), PEER, &Limits::default()).await.unwrap();
+        assert!(matches!(link.exchange(message()).await, Err(Fault::ConnectionLost(_))));
+        assert!(link.meter().written());
     }
 }

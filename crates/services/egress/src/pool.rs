@@ -46,7 +46,8 @@ impl Default for PoolLimits {
 impl PoolLimits {
     pub(crate) fn check(&self) -> Result<(), SetupError> {
         let most = Semaphore::MAX_PERMITS;
-        for (name, value) in [("in_flight", self.in_flight), ("in_flight_per_host", self.in_flight_per_host)] {
+        for (name, value) in [("in_flight", self.in_flight), ("in_flight_per_host", self.in_flight_per_host)]
+        {
             if value == 0 || value > most {
                 return Err(SetupError::LimitInvalid(name));
             }
@@ -182,7 +183,8 @@ impl IdleLinks {
         links.retain(|idle| {
             (0..=self.limits.idle_ms).contains(&now_ms.checked_sub(idle.since_ms).unwrap_or(i64::MAX))
         });
-        let found = links.iter().rposition(|idle| idle.key == *key && addresses.contains(&idle.link.peer()))?;
+        let found =
+            links.iter().rposition(|idle| idle.key == *key && addresses.contains(&idle.link.peer()))?;
         Some(links.remove(found).link)
     }
 
@@ -204,13 +206,7 @@ mod tests {
     use super::*;
 
     fn slots(in_flight: usize, per_host: usize, waiting: usize) -> Slots {
-        Slots::new(PoolLimits {
-            in_flight,
-            in_flight_per_host: per_host,
-            waiting,
-            idle: 0,
-            idle_ms: 0,
-        })
+        Slots::new(PoolLimits { in_flight, in_flight_per_host: per_host, waiting, idle: 0, idle_ms: 0 })
     }
 
     fn soon() -> Instant {

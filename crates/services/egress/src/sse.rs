@@ -6,8 +6,6 @@
 //!
 //! It does not reconnect and keeps no last event id: that is the caller's part.
 
-use std::collections::VecDeque;
-
 /// The largest event, in bytes of its lines.
 pub const MAX_EVENT_BYTES: usize = 1024 * 1024;
 
@@ -58,11 +56,11 @@ impl Decoder {
     /// Takes the next chunk and returns the events that it completes, oldest first.
     ///
     /// An event that the stream's end leaves incomplete is never returned, as the specification asks.
-    pub fn push(&mut self, chunk: &[u8]) -> Result<VecDeque<Event>, SseError> {
+    pub fn push(&mut self, chunk: &[u8]) -> Result<Vec<Event>, SseError> {
         if let Some(error) = self.failed {
             return Err(error);
         }
-        let mut events = VecDeque::new();
+        let mut events = Vec::new();
         for &byte in chunk {
             if let Err(error) = self.push_byte(byte, &mut events) {
                 self.failed = Some(error);
@@ -74,7 +72,7 @@ impl Decoder {
         Ok(events)
     }
 
-    fn push_byte(&mut self, byte: u8, events: &mut VecDeque<Event>) -> Result<(), SseError> {
+    fn push_byte(&mut self, byte: u8, events: &mut Vec<Event>) -> Result<(), SseError> {
         let after_return = std::mem::replace(&mut self.after_return, byte == b'\r');
         match byte {
             b'\n' if after_return => Ok(()),
@@ -90,7 +88,7 @@ impl Decoder {
         }
     }
 
-    fn end_line(&mut self, events: &mut VecDeque<Event>) -> Result<(), SseError> {
+    fn end_line(&mut self, events: &mut Vec<Event>) -> Result<(), SseError> {
         let line = std::mem::take(&mut self.line);
         let text = std::str::from_utf8(&line).map_err(|_| SseError::NotText)?;
         // A byte order mark may stand at the very beginning.
@@ -101,7 +99,7 @@ impl Decoder {
             self.size = 0;
             // Without data there is no event, only a heartbeat or a setting.
             if std::mem::take(&mut self.has_data) {
-                events.push_back(event);
+                events.push(event);
             }
             return Ok(());
         }
@@ -141,7 +139,10 @@ mod tests {
     fn the_same_events_whatever_the_chunks() {
         let table: &[(&str, Vec<Event>)] = &[
             ("data: a\n\n", vec![event("", "a", None)]),
-            ("data:a\r\n\r\ndata:b\r\rdata:c\n\n", vec![event("", "a", None), event("", "b", None), event("", "c", None)]),
+            (
+                "data:a\r\n\r\ndata:b\r\rdata:c\n\n",
+                vec![event("", "a", None), event("", "b", None), event("", "c", None)],
+            ),
             ("\u{feff}data: a\n\n", vec![event("", "a", None)]),
             ("data: a\ndata:  b\ndata\n\n", vec![event("", "a\n b\n", None)]),
             ("event: delta\nid: 7\ndata: {\"x\":1}\n\n", vec![event("delta", "{\"x\":1}", Some("7"))]),
@@ -167,9 +168,11 @@ mod tests {
 
     #[test]
     fn an_endless_line_and_an_endless_event_are_cut() {
-        for line in ["data: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "data: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\n", "data\n"] {
+        for line in
+            ["data: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "data: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\n", "data\n"]
+        {
             let mut decoder = Decoder::new();
-            let mut result = Ok(VecDeque::new());
+            let mut result = Ok(Vec::new());
             for _ in 0..MAX_EVENT_BYTES {
                 result = decoder.push(line.as_bytes());
                 if result.is_err() {

@@ -114,9 +114,11 @@ impl Host {
         // (WHATWG: "ends in a number"); only the plain one is accepted.
         let last = name.rsplit('.').next().unwrap_or_default();
         let numeric = last.bytes().all(|b| b.is_ascii_digit());
-        let hexadecimal = last.strip_prefix("0x").is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_hexdigit()));
+        let hexadecimal =
+            last.strip_prefix("0x").is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_hexdigit()));
         if numeric || hexadecimal {
-            let ip: Ipv4Addr = name.parse().map_err(|_| "the host is an IPv4 address in a spelling that is refused")?;
+            let ip: Ipv4Addr =
+                name.parse().map_err(|_| "the host is an IPv4 address in a spelling that is refused")?;
             return Ok(Self::Ip(IpAddr::V4(ip)));
         }
         Ok(Self::Name(name))
@@ -125,17 +127,23 @@ impl Host {
 
 /// Splits `host[:port]` and reads the port, if one is written.
 pub(crate) fn split_authority(authority: &str) -> Result<(&str, Option<u16>), &'static str> {
-    let colon = match authority.rfind(']') {
-        Some(close) => match &authority[close + 1..] {
+    let colon = if authority.starts_with('[') {
+        let close = authority.find(']').ok_or("the brackets of the host are not closed")?;
+        match &authority[close + 1..] {
             "" => None,
             rest if rest.starts_with(':') => Some(close + 1),
             _ => return Err("the host is followed by something that is no port"),
-        },
-        None => authority.find(':'),
+        }
+    } else {
+        authority.find(':')
     };
     let Some(colon) = colon else { return Ok((authority, None)) };
     let digits = &authority[colon + 1..];
-    if digits.is_empty() || digits.len() > 5 || digits.starts_with('0') || !digits.bytes().all(|b| b.is_ascii_digit()) {
+    if digits.is_empty()
+        || digits.len() > 5
+        || digits.starts_with('0')
+        || !digits.bytes().all(|b| b.is_ascii_digit())
+    {
         return Err("the port is not a plain number from 1 to 65535");
     }
     let port = digits.parse().map_err(|_| "the port is not a plain number from 1 to 65535")?;
@@ -219,7 +227,8 @@ impl Target {
         if location.starts_with('/') {
             return Self::parse(&format!("{}{location}", self.origin()));
         }
-        let joined = self.url.join(location).map_err(|_| Fault::UrlInvalid { reason: "it does not parse" })?;
+        let joined =
+            self.url.join(location).map_err(|_| Fault::UrlInvalid { reason: "it does not parse" })?;
         Self::parse(joined.as_str())
     }
 
@@ -298,7 +307,11 @@ mod tests {
             ("https://api.example.com", "https://api.example.com", "/"),
             ("https://api.example.com:443/a", "https://api.example.com", "/a"),
             ("https://API.Example.COM/A", "https://api.example.com", "/A"),
-            ("https://api.example.com:8443/a/b?q=1&r=a%20b", "https://api.example.com:8443", "/a/b?q=1&r=a%20b"),
+            (
+                "https://api.example.com:8443/a/b?q=1&r=a%20b",
+                "https://api.example.com:8443",
+                "/a/b?q=1&r=a%20b",
+            ),
             ("https://api.example.com?q=1", "https://api.example.com", "/?q=1"),
             ("http://api.example.com:80/", "http://api.example.com", "/"),
             ("http://api.example.com:443/", "http://api.example.com:443", "/"),
@@ -309,7 +322,11 @@ mod tests {
             ("https://a_b.example/", "https://a_b.example", "/"),
             ("https://localhost/", "https://localhost", "/"),
             ("https://h.example/a..b/...", "https://h.example", "/a..b/..."),
-            ("https://h.example/q?x=http://evil.example/@y", "https://h.example", "/q?x=http://evil.example/@y"),
+            (
+                "https://h.example/q?x=http://evil.example/@y",
+                "https://h.example",
+                "/q?x=http://evil.example/@y",
+            ),
             (
                 "https://h.example/t?sysparm_query=a=1^b=2,c",
                 "https://h.example",
@@ -463,6 +480,27 @@ mod tests {
         ];
         for (text, expected) in table {
             assert_eq!(base.same_origin(&Target::parse(text).unwrap()), expected, "{text}");
+        }
+    }
+
+    proptest::proptest! {
+        /// What is accepted says the same when it is written down and read again, and nothing panics.
+        #[test]
+        fn accepted_urls_are_stable(text in "(https?://)?[a-z0-9.:@%\\[\\]xX_-]{0,24}[/?#.]?[ -~\u{fe}]{0,12}") {
+            if let Ok(target) = Target::parse(&text) {
+                let again = Target::parse(&format!("{}{}", target.origin(), target.path())).unwrap();
+                proptest::prop_assert!(again.same_origin(&target));
+                proptest::prop_assert_eq!(again.path(), target.path());
+            }
+        }
+
+        #[test]
+        fn locations_never_panic(text in "\\PC{0,40}") {
+            let base = Target::parse("https://h.example/a/b?q").unwrap();
+            if let Ok(target) = base.follow(&text) {
+                let again = format!("{}{}", target.origin(), target.path());
+                proptest::prop_assert!(Target::parse(&again).is_ok(), "{}", again);
+            }
         }
     }
 }

@@ -1,1 +1,303 @@
-//! Placeholder.
+//! The harness: the one path that every act takes.
+//!
+//! ```text
+//! idempotency → aim → decide → plan → one commit     (at most TRIES_MAX times, with jitter)
+//!                       ├─ refused → its fact
+//!                       └─ waiting → its approval record, until people have decided: then in again from the top
+//! ```
+//!
+//! It is the only caller of `governor.decide` and, for acts, of `store.commit`. It knows no domain: verbs come from the
+//! registration table. An act that is carried out twice under one idempotency key gets one outcome; an act whose reads
+//! moved is read and decided again; an act that waits is carried out later by [`settle`] under the policy of that moment.
+
+mod settle;
+mod try_once;
+
+use act::{Class, Clock, Ctx, Domain, Fault, Ids, JobSpec, Principal, PrincipalKind, Stamp, Verb};
+use governor::Governor;
+use kernel::changeset::{Changeset, ChangesetError, Draft};
+use kernel::{Id, Lease, TenantId, json, sha256};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use store::{CommitError, Committed, Store};
+
+/// How often an act is read and decided anew when what it read has moved.
+pub const TRIES_MAX: u32 = 5;
+/// Longest idempotency key, in bytes.
+pub const KEY_BYTES_MAX: usize = 128;
+/// Deepest and largest arguments are limited by the canonical profile and this, in bytes.
+pub const ARGS_BYTES_MAX: usize = 256 * 1024;
+
+/// Codes that an operator may meet.
+pub const CODES: &[(&str, &str)] = &[
+    ("act.unknown", "there is no act of this name"),
+    ("contention", "too many changed the same thing at once; the act was given up after several tries"),
+    ("idempotency.mismatch", "the idempotency key was used before with other arguments"),
+];
+
+/// Carries out acts. Cheap to clone.
+#[derive(Clone)]
+pub struct Harness(Arc<Inner>);
+
+struct Inner {
+    store: Store,
+    governor: Governor,
+    clock: Arc<dyn Clock>,
+    ids: Arc<dyn Ids>,
+    cell: Arc<str>,
+    verbs: OnceLock<HashMap<&'static str, Verb>>,
+    workers: OnceLock<Box<dyn Fn(Lease) + Send + Sync>>,
+}
+
+/// What else has to hold for an act.
+#[derive(Debug, Clone, Default)]
+pub struct Terms {
+    /// A job and the epoch under which it must still be leased.
+    pub fence: Option<(Id, u64)>,
+}
+
+/// What an act came to.
+#[derive(Debug)]
+pub enum Done {
+    /// It was carried out.
+    Outcome {
+        /// What the caller is told.
+        value: Value,
+        /// Whether this is the answer to an earlier call under the same key.
+        replayed: bool,
+        /// Leases on jobs that the plan enqueued as held; the caller runs them or hands them over.
+        held: Vec<Lease>,
+    },
+    /// It waits for people.
+    Waiting {
+        /// The approval record.
+        approval: Id,
+        /// Until when, milliseconds UTC.
+        expires_at_ms: i64,
+        /// Digest of what approvers are shown.
+        preview_digest: String,
+    },
+}
+
+/// What is kept under an idempotency key.
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "done", rename_all = "snake_case")]
+enum Kept {
+    Outcome { value: Value },
+    Waiting { approval: Id, expires_at_ms: i64, preview_digest: String },
+}
+
+impl From<Kept> for Done {
+    fn from(kept: Kept) -> Done {
+        match kept {
+            Kept::Outcome { value } => Done::Outcome { value, replayed: true, held: Vec::new() },
+            Kept::Waiting { approval, expires_at_ms, preview_digest } => {
+                Done::Waiting { approval, expires_at_ms, preview_digest }
+            }
+        }
+    }
+}
+
+impl Harness {
+    /// A harness that knows no verbs yet; [`Harness::register`] teaches it.
+    pub fn new(store: Store, governor: Governor, clock: Arc<dyn Clock>, ids: Arc<dyn Ids>, cell: &str) -> Harness {
+        Harness(Arc::new(Inner {
+            store,
+            governor,
+            clock,
+            ids,
+            cell: cell.into(),
+            verbs: OnceLock::new(),
+            workers: OnceLock::new(),
+        }))
+    }
+
+    /// Takes the verbs of all domains. Counts once; domains need the harness before it can know them.
+    pub fn register(&self, domains: &[Domain]) {
+        let verbs = domains.iter().flat_map(|domain| &domain.verbs).map(|verb| (verb.act, verb.clone())).collect();
+        let _ = self.0.verbs.set(verbs);
+    }
+
+    /// Where leases on jobs go that somebody holds but does not run.
+    pub fn workers_set(&self, workers: impl Fn(Lease) + Send + Sync + 'static) {
+        let _ = self.0.workers.set(Box::new(workers));
+    }
+
+    /// Hands leases to the workers. Without workers they run out and the jobs are claimed again.
+    pub fn hand_over(&self, leases: Vec<Lease>) {
+        if let Some(workers) = self.0.workers.get() {
+            leases.into_iter().for_each(workers);
+        }
+    }
+
+    /// The store.
+    pub fn store(&self) -> &Store {
+        &self.0.store
+    }
+
+    /// The governor.
+    pub fn governor(&self) -> &Governor {
+        &self.0.governor
+    }
+
+    /// The clock.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.0.clock
+    }
+
+    /// The source of ids.
+    pub fn ids(&self) -> &Arc<dyn Ids> {
+        &self.0.ids
+    }
+
+    /// Now, milliseconds UTC.
+    pub fn now_ms(&self) -> i64 {
+        self.0.clock.now_ms()
+    }
+
+    /// The cell.
+    pub fn cell(&self) -> &Arc<str> {
+        &self.0.cell
+    }
+
+    /// The verb of this name.
+    pub fn verb(&self, act: &str) -> Option<&Verb> {
+        self.0.verbs.get()?.get(act)
+    }
+
+    /// The context of a service of this installation.
+    pub fn service(&self, name: &str, tenant: &TenantId, on_behalf_of: Vec<Id>, trace: &str) -> Ctx {
+        let now_ms = self.now_ms();
+        Ctx {
+            tenant: tenant.clone(),
+            principal: Principal {
+                id: service_id(name),
+                kind: PrincipalKind::Service,
+                roles: vec!["service".into()],
+                home: tenant.clone(),
+            },
+            on_behalf_of,
+            assurance: act::Assurance { method: "internal".into(), level: 1, at_ms: now_ms },
+            trace: trace.to_owned(),
+            idempotency_key: None,
+            requested_at_ms: now_ms,
+        }
+    }
+
+    /// The stamp for drafts of continuations.
+    pub fn stamp(&self, ctx: &Ctx) -> Stamp {
+        self.stamp_at(ctx, self.now_ms(), Vec::new())
+    }
+
+    fn stamp_at(&self, ctx: &Ctx, at_ms: i64, approvals: Vec<Id>) -> Stamp {
+        Stamp { ctx: ctx.clone(), at_ms, cell: self.0.cell.clone(), ids: self.0.ids.clone(), approvals }
+    }
+
+    /// Carries out an act by name.
+    ///
+    /// # Errors
+    /// Refusals of policy (recorded as facts), faults of the verb, `contention`, `idempotency.mismatch`, and storage.
+    pub async fn act(&self, ctx: &Ctx, act: &str, args: Value, terms: Terms) -> Result<Done, Fault> {
+        self.carry_out(ctx, act, &args, &terms, None).await
+    }
+
+    async fn carry_out(
+        &self,
+        ctx: &Ctx,
+        act: &str,
+        args: &Value,
+        terms: &Terms,
+        approval: Option<&store::Stored<governor::approval::Approval>>,
+    ) -> Result<Done, Fault> {
+        let verb = self.verb(act).ok_or_else(|| Fault::not_found("act"))?;
+        let canonical = json::canonical(args)
+            .map_err(|error| Fault::invalid("request.invalid", format!("the arguments are refused: {error}")))?;
+        if canonical.len() > ARGS_BYTES_MAX {
+            let size = serde_json::to_vec(args).map_or(0, |bytes| bytes.len());
+            return Err(Fault::new(Class::TooLarge, "request.too_large", format!("the arguments have {size} bytes")));
+        }
+        if ctx.idempotency_key.as_ref().is_some_and(|key| key.is_empty() || key.len() > KEY_BYTES_MAX) {
+            return Err(Fault::invalid("request.invalid", "an idempotency key has 1 to 128 bytes"));
+        }
+        let args_digest = sha256(&canonical);
+        for tries in 0..TRIES_MAX {
+            if let Some(key) = ctx.idempotency_key.as_deref().filter(|_| approval.is_none())
+                && let Some(done) = self.kept(ctx, act, key, &args_digest).await?
+            {
+                return Ok(done);
+            }
+            let attempt = try_once::Attempt { harness: self, ctx, verb, args, args_digest, terms, approval };
+            match attempt.run().await {
+                Ok(done) => return Ok(done),
+                Err(try_once::Failure::Moved) => self.pause(tries).await,
+                Err(try_once::Failure::Final(fault)) => return Err(fault),
+            }
+        }
+        Err(Fault::new(Class::Contention, "contention", "too many changed the same thing at once; try again"))
+    }
+
+    async fn kept(&self, ctx: &Ctx, act: &str, key: &str, args_digest: &kernel::Digest) -> Result<Option<Done>, Fault> {
+        let Some((digest, body)) = self.0.store.outcome(&ctx.tenant, &ctx.principal.id, act, key).await? else {
+            return Ok(None);
+        };
+        if digest != *args_digest {
+            return Err(Fault::conflict("idempotency.mismatch", "this idempotency key was used with other arguments"));
+        }
+        let kept: Kept = serde_json::from_slice(&body).map_err(act::internal)?;
+        Ok(Some(kept.into()))
+    }
+
+    /// Waits a little, longer each time and never the same for two.
+    async fn pause(&self, tries: u32) {
+        let jitter = u64::from(self.0.ids.entropy()[0]);
+        tokio::time::sleep(Duration::from_micros((500 << tries) + jitter * 8)).await;
+    }
+
+    /// Commits a job's own completion.
+    pub async fn conclude(&self, lease: Lease, mut draft: Draft, reads: Vec<store::Read>) -> Result<Committed, CommitError> {
+        try_once::expect(&mut draft, reads);
+        let changeset = Changeset::continuing(lease, draft).map_err(|error| misdrafted(&error))?;
+        self.0.store.commit(changeset).await
+    }
+
+    /// Records traffic that was turned away, as one fact for `count` requests of one source and reason.
+    pub async fn traffic_refused(&self, tenant: &TenantId, source: &str, code: &str, count: u64) -> Result<(), CommitError> {
+        let now_ms = self.now_ms();
+        let trace = self.0.ids.id("trc", now_ms).to_string();
+        let ctx = self.service("edge", tenant, Vec::new(), &trace);
+        let stamp = self.stamp(&ctx);
+        let mut draft = stamp.draft();
+        draft.fact(stamp.fact(
+            "access.traffic.refused",
+            tenant.id(),
+            ("access.tenant", tenant.id()),
+            json!({"source": source, "code": code, "count": i64::try_from(count).unwrap_or(i64::MAX)}),
+        ));
+        let refusal = self.0.governor.traffic_refusal(tenant, &ctx.principal.id, &trace);
+        let changeset = Changeset::refused(refusal, draft).map_err(|error| misdrafted(&error))?;
+        self.0.store.commit(changeset).await.map(|_| ())
+    }
+
+    /// The jobs that the harness itself runs.
+    pub fn jobs(&self) -> Vec<JobSpec> {
+        vec![settle::spec(self.clone())]
+    }
+}
+
+/// The principal of a service.
+pub fn service_id(name: &str) -> Id {
+    // Services are named by constants of the code; a name outside the grammar would be the anonymous service.
+    Id::parse(&format!("prn_svc-{name}")).unwrap_or_else(|_| TenantId::platform().id().clone())
+}
+
+fn misdrafted(error: &ChangesetError) -> CommitError {
+    match error {
+        ChangesetError::TooLarge => CommitError::Leaf(kernel::fact::LeafError::TooLarge),
+        ChangesetError::Permits | ChangesetError::NoFact | ChangesetError::Overreach => {
+            CommitError::OutsidePermit(error.to_string())
+        }
+    }
+}

@@ -131,9 +131,10 @@ mod tests {
     #[test]
     fn schemas_are_followed_to_a_bound() {
         let nest = |depth: usize| {
-            (0..depth).fold(json!({"type": "string"}), |inner, _| {
-                json!({"type": "object", "required": ["in"], "properties": {"in": inner}})
-            })
+            (0..depth).fold(
+                json!({"type": "string"}),
+                |inner, _| json!({"type": "object", "required": ["in"], "properties": {"in": inner}}),
+            )
         };
         assert!(fit(json!({}), &nest(MAX_SCHEMA_DEPTH)).is_ok());
         assert_eq!(fit(json!({}), &nest(MAX_SCHEMA_DEPTH + 1)), Err(TooDeep));

@@ -38,7 +38,8 @@ pub(super) fn handle(world: &mut World, context: &Context<'_>, call: &Call) -> R
     for inner in batch.rest_requests {
         let method = Method::from_bytes(inner.method.as_bytes()).ok();
         let body = STANDARD.decode(&inner.body).ok();
-        let nested = inner.url.split('?').next().is_some_and(|path| path.trim_end_matches('/').ends_with("/batch"));
+        let nested =
+            inner.url.split('?').next().is_some_and(|path| path.trim_end_matches('/').ends_with("/batch"));
         let room = serviced.len() < MAX_BATCH && bytes < MAX_BATCH_REPLY_BYTES;
         let (Some(method), Some(body), false, true) = (method, body, nested, room) else {
             unserviced.push(inner.id);

@@ -138,9 +138,7 @@ impl Query {
         let holds = |condition: &Condition| {
             value(&condition.field).is_some_and(|(kind, found)| condition.holds(kind, found))
         };
-        self.alternatives
-            .iter()
-            .any(|clauses| clauses.iter().all(|clause| clause.iter().any(holds)))
+        self.alternatives.iter().any(|clauses| clauses.iter().all(|clause| clause.iter().any(holds)))
     }
 }
 

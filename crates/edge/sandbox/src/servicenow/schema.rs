@@ -73,8 +73,13 @@ const fn system(name: &'static str, kind: Kind) -> Field {
 
 const ID: Kind = Kind::Text(32);
 const LEVELS: &[(&str, &str)] = &[("1", "1 - High"), ("2", "2 - Medium"), ("3", "3 - Low")];
-const PRIORITIES: &[(&str, &str)] =
-    &[("1", "1 - Critical"), ("2", "2 - High"), ("3", "3 - Moderate"), ("4", "4 - Low"), ("5", "5 - Planning")];
+const PRIORITIES: &[(&str, &str)] = &[
+    ("1", "1 - Critical"),
+    ("2", "2 - High"),
+    ("3", "3 - Moderate"),
+    ("4", "4 - Low"),
+    ("5", "5 - Planning"),
+];
 const STATES: &[(&str, &str)] = &[
     ("1", "New"),
     ("2", "In Progress"),
@@ -217,5 +222,37 @@ pub(crate) fn priority(impact: &str, urgency: &str) -> &'static str {
         ("1", "3") | ("2", "2") | ("3", "1") => "3",
         ("2", "3") | ("3", "2") => "4",
         _ => "5",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Kind, TABLES, Table, table};
+
+    /// How many references lie behind one another; panics on a table that does not exist, and overflows its
+    /// fuel on a cycle.
+    fn depth(from: &Table, fuel: usize) -> usize {
+        assert!(fuel > 0, "references of {} form a cycle", from.name);
+        let targets = from.fields.iter().filter_map(|field| match field.kind {
+            Kind::Reference(target) => Some(table(target).expect("the referenced table")),
+            _ => None,
+        });
+        targets.map(|target| 1 + depth(target, fuel - 1)).max().unwrap_or(0)
+    }
+
+    #[test]
+    fn references_end() {
+        let depths: Vec<usize> = TABLES.iter().map(|from| depth(from, TABLES.len())).collect();
+        assert_eq!(depths, [2, 1, 0, 0]);
+    }
+
+    #[test]
+    fn every_table_has_its_display_field_and_no_field_twice() {
+        for table in TABLES {
+            assert!(table.field(table.display).is_some(), "{}", table.name);
+            for (at, field) in table.fields.iter().enumerate() {
+                assert!(table.fields[..at].iter().all(|other| other.name != field.name), "{}", field.name);
+            }
+        }
     }
 }

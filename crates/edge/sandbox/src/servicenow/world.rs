@@ -184,7 +184,7 @@ impl World {
         let Some(rest) = rest else { return Some((field.kind, value)) };
         let Kind::Reference(target) = field.kind else { return None };
         let target = schema::table(target)?;
-        // The path shortens with every step, so this ends.
+        // Tables refer to one another without a cycle (a test of the schema), so this is shallow.
         match self.rows(target).get(value) {
             Some(row) => self.value_at(target, row, rest),
             None => field_at(target, rest).map(|kind| (kind, "")),
@@ -198,10 +198,7 @@ impl World {
             let by = &entry["sys_created_by"];
             let name = self.display_of(schema::USER, &stamp::id_of(schema::USER, by));
             let name = if name.is_empty() { by } else { name };
-            text.push_str(&format!(
-                "{} - {name} ({label})\n{}\n\n",
-                entry["sys_created_on"], entry["value"]
-            ));
+            text.push_str(&format!("{} - {name} ({label})\n{}\n\n", entry["sys_created_on"], entry["value"]));
         }
         text
     }
@@ -217,7 +214,9 @@ impl World {
     pub fn record_create(&mut self, table: &'static Table, write: &Write<'_>) -> Result<String, Refusal> {
         self.may_write(table, write)?;
         let sys_id = match write.input.get("sys_id").and_then(Value::as_str) {
-            Some(id) if id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_alphanumeric()) => id.to_owned(),
+            Some(id) if id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_alphanumeric()) => {
+                id.to_owned()
+            }
             _ => self.next_id(table.name),
         };
         if self.rows(table).get(&sys_id).is_some() {
@@ -499,7 +498,7 @@ pub(crate) fn table_of(name: &str) -> Result<&'static Table, Refusal> {
     schema::table(name).ok_or_else(|| Refusal::InvalidTable(name.to_owned()))
 }
 
-/// The kind of the field at a dotted path.
+/// The kind of the field at a dotted path. As deep as the schema's references go, whatever the path.
 pub(crate) fn field_at(table: &Table, path: &str) -> Option<Kind> {
     let (name, rest) = path.split_once('.').map_or((path, None), |(name, rest)| (name, Some(rest)));
     let kind = table.field(name)?.kind;
@@ -527,4 +526,86 @@ fn scalar(value: &Value) -> Option<String> {
 
 fn bytes_of(row: &Row) -> usize {
     row.iter().map(|(name, value)| name.len() + value.len()).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, sync::Arc};
+
+    use serde_json::json;
+
+    use super::{MAX_JOURNAL_ENTRIES, MAX_STATE_BYTES, Refusal, Row, World, Write, table_of};
+    use crate::{
+        config::{Config, Credentials},
+        effects::{Draft, EffectKind, MAX_EFFECTS},
+        servicenow::schema,
+    };
+
+    fn world() -> World {
+        let credentials = Credentials {
+            user_name: "integration".into(),
+            password: "x".into(),
+            bearer_token: "x".into(),
+            model_key: "x".into(),
+            webhook_secret: "x".into(),
+            control_token: "x".into(),
+        };
+        World::new(&Config::new(Arc::new(|| 0), credentials), 0).expect("a world")
+    }
+
+    /// At each bound a write is refused, and nothing of it happened.
+    #[test]
+    fn a_full_world_changes_nothing() {
+        type Fill = (&'static str, fn(&mut World));
+        let fill: [Fill; 3] = [
+            ("effects", |world| {
+                while world.effects.room(2) {
+                    world.effects.push(Draft {
+                        table: schema::INCIDENT,
+                        sys_id: "",
+                        kind: EffectKind::Update,
+                        markers: Vec::new(),
+                        correlation_id: "",
+                        fields: &BTreeMap::new(),
+                        changed: true,
+                        at_ms: 0,
+                    });
+                }
+                assert_eq!(world.effects.all().len(), MAX_EFFECTS - 1);
+            }),
+            ("journal entries", |world| {
+                let rows = world.tables.entry(schema::JOURNAL).or_default();
+                (0..MAX_JOURNAL_ENTRIES).for_each(|n| rows.put(Row::from([("sys_id", n.to_string())])));
+            }),
+            ("bytes", |world| world.bytes = MAX_STATE_BYTES),
+        ];
+        for (bound, fill) in fill {
+            let mut world = world();
+            let table = table_of(schema::INCIDENT).expect("the table");
+            let write = |input| Write {
+                by: "integration",
+                at_ms: 0,
+                input,
+                display_input: false,
+                dropped: &[],
+                from_client: true,
+            };
+            let create = json!({"short_description": "one"});
+            let sys_id = world
+                .record_create(table, &write(create.as_object().expect("an object")))
+                .expect("room for the first");
+            fill(&mut world);
+            let before = (world.rows(table).get(&sys_id).cloned(), world.effects.all().len());
+            let update = json!({"urgency": "1", "work_notes": "x"});
+            let write = write(update.as_object().expect("an object"));
+            assert_eq!(world.record_update(table, &sys_id, &write), Err(Refusal::Full(bound)));
+            assert_eq!(world.record_create(table, &write), Err(Refusal::Full(bound)));
+            assert_eq!(
+                (world.rows(table).get(&sys_id).cloned(), world.effects.all().len()),
+                before,
+                "{bound}"
+            );
+            assert_eq!(world.journal_entries(&sys_id).count(), 0);
+        }
+    }
 }

@@ -5,7 +5,7 @@
 //! same shape), so that a proof in a log of a million facts reads a few tiles rather than the leaves.
 
 use super::reads::{digest, signed, unsigned};
-use crate::{CheckpointRow, Head, LeafRow, PAGE_MAX};
+use crate::{CheckpointRow, Head, LEAVES_MAX, LeafRow, PAGE_MAX};
 use kernel::merkle::{self, Frontier};
 use kernel::{Digest, Id, TenantId, sha256};
 use rusqlite::{Connection, OptionalExtension as _, params};
@@ -14,8 +14,6 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 const TILE_WIDTH: u64 = 256;
 /// Levels of the tree that one tile spans.
 const TILE_HEIGHT: u8 = 8;
-/// Most leaves returned at once.
-const LEAVES_MAX: usize = 10_000;
 
 /// A tenant's log while the writer works on it.
 #[derive(Debug, Clone)]
@@ -39,7 +37,12 @@ impl Log {
                 let size = unsigned(row.get(1)?, 1)?;
                 let frontier = Frontier::resume(size, row.get_ref(2)?.as_blob()?)
                     .ok_or_else(|| rusqlite::Error::InvalidColumnName("edge".into()))?;
-                Ok(Log { origin: row.get(0)?, frontier, batch_hash: digest(row.get_ref(3)?.as_blob()?, 3)?, dirty: false })
+                Ok(Log {
+                    origin: row.get(0)?,
+                    frontier,
+                    batch_hash: digest(row.get_ref(3)?.as_blob()?, 3)?,
+                    dirty: false,
+                })
             })
             .optional()
     }
@@ -63,8 +66,17 @@ impl Log {
         leaf: &[u8],
     ) -> rusqlite::Result<u64> {
         let index = self.frontier.size();
-        db.prepare_cached("INSERT INTO facts (tenant, n, stream, stream_n, hash, leaf) VALUES (?, ?, ?, ?, ?, ?)")?
-            .execute(params![tenant.as_str(), signed(index), stream, signed(stream_n), hash.as_slice(), leaf])?;
+        db.prepare_cached(
+            "INSERT INTO facts (tenant, n, stream, stream_n, hash, leaf) VALUES (?, ?, ?, ?, ?, ?)",
+        )?
+        .execute(params![
+            tenant.as_str(),
+            signed(index),
+            stream,
+            signed(stream_n),
+            hash.as_slice(),
+            leaf
+        ])?;
         self.frontier.append(hash);
         self.dirty = true;
         if self.frontier.size().is_multiple_of(TILE_WIDTH) {
@@ -107,8 +119,21 @@ fn tiles_write(db: &Connection, tenant: &TenantId, size: u64) -> rusqlite::Resul
     while width > 0 && width.is_multiple_of(TILE_WIDTH) {
         let n = width / TILE_WIDTH - 1;
         let mut hashes = Vec::with_capacity(TILE_WIDTH as usize * 32);
-        for entry in n * TILE_WIDTH..(n + 1) * TILE_WIDTH {
-            hashes.extend_from_slice(&node(db, tenant, level * TILE_HEIGHT, entry)?);
+        if level == 0 {
+            let mut statement =
+                db.prepare_cached("SELECT hash FROM facts WHERE tenant = ? AND n >= ? AND n < ? ORDER BY n")?;
+            let mut rows = statement.query(params![
+                tenant.as_str(),
+                signed(n * TILE_WIDTH),
+                signed((n + 1) * TILE_WIDTH)
+            ])?;
+            while let Some(row) = rows.next()? {
+                hashes.extend_from_slice(&digest(row.get_ref(0)?.as_blob()?, 0)?);
+            }
+        } else {
+            for entry in n * TILE_WIDTH..(n + 1) * TILE_WIDTH {
+                hashes.extend_from_slice(&node(db, tenant, level * TILE_HEIGHT, entry)?);
+            }
         }
         db.prepare_cached("INSERT INTO tiles (tenant, level, n, hashes) VALUES (?, ?, ?, ?)")?
             .execute(params![tenant.as_str(), level, signed(n), hashes])?;
@@ -149,7 +174,50 @@ fn tile(db: &Connection, tenant: &TenantId, level: u8, n: u64) -> rusqlite::Resu
         .prepare_cached("SELECT hashes FROM tiles WHERE tenant = ? AND level = ? AND n = ?")?
         .query_row(params![tenant.as_str(), level, signed(n)], |row| row.get::<_, Vec<u8>>(0))
         .optional()?;
-    Ok(hashes.map(|hashes| hashes.as_chunks::<32>().0.to_vec()).filter(|hashes| hashes.len() == TILE_WIDTH as usize))
+    Ok(hashes
+        .map(|hashes| hashes.as_chunks::<32>().0.to_vec())
+        .filter(|hashes| hashes.len() == TILE_WIDTH as usize))
+}
+
+/// Root of the first `size` leaves.
+pub(super) fn root_at(db: &Connection, tenant: &TenantId, size: u64) -> rusqlite::Result<Digest> {
+    merkle::root_at(size, &mut |level, n| node(db, tenant, level, n))
+}
+
+/// Fails unless the log has `size` leaves.
+fn reaches(db: &Connection, tenant: &TenantId, size: u64) -> rusqlite::Result<()> {
+    let has = head(db, tenant)?.map_or(0, |head| head.size);
+    if size <= has { Ok(()) } else { Err(rusqlite::Error::QueryReturnedNoRows) }
+}
+
+/// A multi-proof; indices may come in any order.
+pub(super) fn proof(
+    db: &Connection,
+    tenant: &TenantId,
+    size: u64,
+    mut indices: Vec<u64>,
+) -> rusqlite::Result<Vec<Digest>> {
+    indices.sort_unstable();
+    indices.dedup();
+    reaches(db, tenant, size)?;
+    if indices.last().is_some_and(|last| *last >= size) {
+        return Err(rusqlite::Error::QueryReturnedNoRows);
+    }
+    merkle::multi(size, &indices, &mut |level, n| node(db, tenant, level, n))
+}
+
+/// A consistency proof.
+pub(super) fn consistency(
+    db: &Connection,
+    tenant: &TenantId,
+    old: u64,
+    new: u64,
+) -> rusqlite::Result<Vec<Digest>> {
+    reaches(db, tenant, new)?;
+    if old > new {
+        return Err(rusqlite::Error::QueryReturnedNoRows);
+    }
+    merkle::consistency(old, new, &mut |level, n| node(db, tenant, level, n))
 }
 
 pub(super) fn head(db: &Connection, tenant: &TenantId) -> rusqlite::Result<Option<Head>> {
@@ -165,7 +233,12 @@ pub(super) fn head(db: &Connection, tenant: &TenantId) -> rusqlite::Result<Optio
         .optional()
 }
 
-pub(super) fn leaves(db: &Connection, tenant: &TenantId, from: u64, limit: usize) -> rusqlite::Result<Vec<LeafRow>> {
+pub(super) fn leaves(
+    db: &Connection,
+    tenant: &TenantId,
+    from: u64,
+    limit: usize,
+) -> rusqlite::Result<Vec<LeafRow>> {
     db.prepare_cached("SELECT n, leaf FROM facts WHERE tenant = ? AND n >= ? ORDER BY n LIMIT ?")?
         .query_map(params![tenant.as_str(), signed(from), limit.min(LEAVES_MAX) as i64], leaf_row)?
         .collect()
@@ -196,8 +269,10 @@ pub(super) fn stream_last(db: &Connection, tenant: &TenantId, stream: &str) -> r
         "SELECT stream_n FROM facts WHERE tenant = ? AND stream = ? ORDER BY stream_n DESC LIMIT 1",
         "SELECT stream_n FROM intake WHERE tenant = ? AND stream = ? ORDER BY stream_n DESC LIMIT 1",
     ] {
-        let found: Option<i64> =
-            db.prepare_cached(sql)?.query_row(params![tenant.as_str(), stream], |row| row.get(0)).optional()?;
+        let found: Option<i64> = db
+            .prepare_cached(sql)?
+            .query_row(params![tenant.as_str(), stream], |row| row.get(0))
+            .optional()?;
         last = last.max(unsigned(found.unwrap_or(0), 0)?);
     }
     Ok(last)
@@ -209,9 +284,11 @@ pub(super) fn checkpoints(
     after: u64,
     limit: usize,
 ) -> rusqlite::Result<Vec<CheckpointRow>> {
-    db.prepare_cached("SELECT size, note FROM checkpoints WHERE tenant = ? AND size > ? ORDER BY size LIMIT ?")?
-        .query_map(params![tenant.as_str(), signed(after), limit.min(PAGE_MAX) as i64], checkpoint_row)?
-        .collect()
+    db.prepare_cached(
+        "SELECT size, note FROM checkpoints WHERE tenant = ? AND size > ? ORDER BY size LIMIT ?",
+    )?
+    .query_map(params![tenant.as_str(), signed(after), limit.min(PAGE_MAX) as i64], checkpoint_row)?
+    .collect()
 }
 
 pub(super) fn checkpoint_last(db: &Connection, tenant: &TenantId) -> rusqlite::Result<Option<CheckpointRow>> {

@@ -12,10 +12,16 @@
 //! read is some ten microseconds, less than handing it to another thread.
 //!
 //! Fairness: one tenant may have at most [`WAITING_PER_TENANT_MAX`] commits in the queue; the one that floods it is
-//! told `Overloaded`, and only that one.
+//! told `Overloaded`, and only that one. A caller who stops waiting keeps its place until the writer has come to it.
+//!
+//! One process at a time: the folder is locked, because a second writer would give out the same places in the log.
 
 mod apply;
+mod entries;
+mod jobs;
 mod log;
+#[cfg(test)]
+mod plans;
 mod reads;
 mod schema;
 mod writer;
@@ -23,16 +29,17 @@ mod writer;
 pub use schema::OpenError;
 
 use crate::{
-    Clock, CheckpointRow, CommitError, Committed, Engine, Head, Hints, JobRow, LeafRow, Pending, Range, ReadError, Row,
-    Sequencing,
+    CheckpointRow, Clock, CommitError, Committed, Engine, Head, Hints, JobRow, LeafRow, Pending, Range,
+    ReadError, Row, Sequencing,
 };
 use futures::FutureExt as _;
-use kernel::changeset::Changeset;
+use kernel::changeset::{Changeset, Operation};
 use kernel::permit::{JobKind, Seal};
-use kernel::{Digest, Id, Lease, TenantId};
+use kernel::{Digest, Id, Lease, TenantId, hex, sha256};
 use parking_lot::Mutex;
 use rusqlite::Connection;
 use std::collections::HashMap;
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -60,6 +67,15 @@ pub struct Options {
     pub cell: String,
     /// When facts get their place in the log.
     pub sequencing: Sequencing,
+    /// Most pages (of 4096 bytes) that the database file may have: an operator's bound on what this installation takes
+    /// of a shared disk. Commits beyond it are refused as [`CommitError::Full`] while reads go on; the log beside the
+    /// file comes on top, usually 16 MiB. `None`: as far as the disk goes.
+    pub page_count_max: Option<u32>,
+}
+
+/// Whether a name can stand in a log's origin, which is a line of a signed note and the name of its key.
+fn name_ok(name: &str) -> bool {
+    !name.is_empty() && name.chars().all(|c| c != '/' && c != '+' && !c.is_whitespace() && !c.is_control())
 }
 
 /// The embedded engine.
@@ -69,30 +85,61 @@ pub struct Sqlite {
     waiting: Arc<Mutex<HashMap<TenantId, usize>>>,
     readers: Vec<Mutex<Connection>>,
     hints: Hints,
+    /// Held for as long as the database is open. Declared last, so that everything else is closed before it.
+    _lock: File,
+}
+
+/// Makes the folder, lastingly, and takes its lock. The operating system lets go of it when the process ends, however
+/// it ends.
+fn folder_lock(folder: &Path) -> Result<File, OpenError> {
+    if !folder.is_dir() {
+        std::fs::create_dir_all(folder)?;
+        // A new folder outlives a power loss only once the one above it has been written out.
+        for ancestor in folder.ancestors().skip(1).take_while(|above| !above.as_os_str().is_empty()) {
+            // Not every file system lets a folder be synced, and not every folder above is ours to open.
+            let _ = File::open(ancestor).and_then(|above| above.sync_all());
+        }
+    }
+    let lock = File::options().create(true).truncate(false).write(true).open(folder.join("writ.lock"))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse),
+        Err(TryLockError::Error(error)) => Err(OpenError::Folder(error)),
+    }
 }
 
 impl Sqlite {
     /// Opens or creates the database and starts its writer.
+    ///
+    /// # Errors
+    /// If the folder, the file or the names in the options cannot be used, or another process is using the folder.
     pub fn open(options: Options) -> Result<Sqlite, OpenError> {
-        std::fs::create_dir_all(&options.folder)
-            .map_err(|error| OpenError::Sqlite(rusqlite::Error::ToSqlConversionFailure(Box::new(error))))?;
-        let path = Path::new(&options.folder).join("writ.db");
-        let connection = schema::open_writer(&path)?;
-        let readers = (0..READERS).map(|_| schema::open_reader(&path).map(Mutex::new)).collect::<Result<_, _>>()?;
+        for name in [&options.installation, &options.cell] {
+            if !name_ok(name) {
+                return Err(OpenError::Name(name.clone()));
+            }
+        }
+        let lock = folder_lock(&options.folder)?;
+        let path = options.folder.join("writ.db");
+        let connection = schema::open_writer(&path, options.page_count_max)?;
+        let readers =
+            (0..READERS).map(|_| schema::open_reader(&path).map(Mutex::new)).collect::<Result<_, _>>()?;
         let (requests, inbox) = mpsc::channel(WAITING_MAX);
         let (facts_hint, facts) = watch::channel(0);
         let (jobs_hint, jobs) = watch::channel(0);
-        let writer = writer::Writer::new(connection, options, facts_hint, jobs_hint);
+        let mut writer = writer::Writer::new(connection, options, facts_hint, jobs_hint);
+        writer.settle().map_err(|error| std::io::Error::other(error.to_string()))?;
         let writer = std::thread::Builder::new()
             .name("store-writer".into())
             .spawn(move || writer.run(inbox))
-            .map_err(|error| OpenError::Sqlite(rusqlite::Error::ToSqlConversionFailure(Box::new(error))))?;
+            .map_err(OpenError::Folder)?;
         Ok(Sqlite {
             requests: Some(requests),
             writer: Some(writer),
             waiting: Arc::default(),
             readers,
             hints: Hints { facts, jobs },
+            _lock: lock,
         })
     }
 
@@ -125,7 +172,8 @@ impl Drop for Sqlite {
     }
 }
 
-/// Counts a tenant's waiting commits for as long as it lives.
+/// Counts a tenant's waiting commits for as long as it lives. It travels with the request, so that a caller who gives
+/// up does not make room for another while the writer still has the work before it.
 struct Place {
     waiting: Arc<Mutex<HashMap<TenantId, usize>>>,
     tenant: TenantId,
@@ -158,17 +206,31 @@ impl Drop for Place {
 impl Engine for Sqlite {
     fn commit(&self, changeset: Changeset) -> Pending<'_, Result<Committed, CommitError>> {
         async move {
-            let _place = Place::take(&self.waiting, changeset.tenant())?;
+            let place = Place::take(&self.waiting, changeset.tenant())?;
+            let (tenant, origin, draft) = changeset.into_parts();
+            for operation in &draft.operations {
+                if let Operation::Blob { digest, bytes } = operation
+                    && sha256(bytes) != *digest
+                {
+                    let name = format!("blob {} with bytes of another digest", hex::encode(digest));
+                    return Err(CommitError::OutsidePermit(name));
+                }
+            }
             crate::crash::point("commit.received");
-            let committed =
-                self.ask(|reply| writer::Request::Commit { changeset: Box::new(changeset), reply }).await?;
+            let commit = Box::new(writer::Commit { tenant, origin, draft, place });
+            let committed = self.ask(|reply| writer::Request::Commit { commit, reply }).await?;
             crate::crash::point("commit.replied");
             Ok(committed)
         }
         .boxed()
     }
 
-    fn record<'a>(&'a self, tenant: &'a TenantId, kind: &'a str, id: &'a Id) -> Pending<'a, Result<Option<Row>, ReadError>> {
+    fn record<'a>(
+        &'a self,
+        tenant: &'a TenantId,
+        kind: &'a str,
+        id: &'a Id,
+    ) -> Pending<'a, Result<Option<Row>, ReadError>> {
         async move { self.read(|db| reads::record(db, tenant, kind, id)) }.boxed()
     }
 
@@ -210,11 +272,19 @@ impl Engine for Sqlite {
         async move { self.read(|db| reads::outcome(db, tenant, principal, act, key)) }.boxed()
     }
 
-    fn blob<'a>(&'a self, tenant: &'a TenantId, digest: &'a Digest) -> Pending<'a, Result<Option<Vec<u8>>, ReadError>> {
+    fn blob<'a>(
+        &'a self,
+        tenant: &'a TenantId,
+        digest: &'a Digest,
+    ) -> Pending<'a, Result<Option<Vec<u8>>, ReadError>> {
         async move { self.read(|db| reads::blob(db, tenant, digest)) }.boxed()
     }
 
-    fn jobs_claim(&self, kinds: &'static [&'static JobKind], limit: usize) -> Pending<'_, Result<Vec<Lease>, CommitError>> {
+    fn jobs_claim(
+        &self,
+        kinds: &'static [&'static JobKind],
+        limit: usize,
+    ) -> Pending<'_, Result<Vec<Lease>, CommitError>> {
         self.ask(move |reply| writer::Request::Claim { kinds, limit, reply }).boxed()
     }
 
@@ -224,11 +294,11 @@ impl Engine for Sqlite {
     }
 
     fn jobs_next_due_ms(&self) -> Pending<'_, Result<Option<i64>, ReadError>> {
-        async move { self.read(reads::jobs_next_due_ms) }.boxed()
+        async move { self.read(jobs::next_due_ms) }.boxed()
     }
 
     fn jobs<'a>(&'a self, tenant: &'a TenantId, limit: usize) -> Pending<'a, Result<Vec<JobRow>, ReadError>> {
-        async move { self.read(|db| reads::jobs(db, tenant, limit)) }.boxed()
+        async move { self.read(|db| jobs::list(db, tenant, limit)) }.boxed()
     }
 
     fn tenants(&self) -> Pending<'_, Result<Vec<TenantId>, ReadError>> {
@@ -239,7 +309,12 @@ impl Engine for Sqlite {
         async move { self.read(|db| log::head(db, tenant)) }.boxed()
     }
 
-    fn leaves<'a>(&'a self, tenant: &'a TenantId, from: u64, limit: usize) -> Pending<'a, Result<Vec<LeafRow>, ReadError>> {
+    fn leaves<'a>(
+        &'a self,
+        tenant: &'a TenantId,
+        from: u64,
+        limit: usize,
+    ) -> Pending<'a, Result<Vec<LeafRow>, ReadError>> {
         async move { self.read(|db| log::leaves(db, tenant, from, limit)) }.boxed()
     }
 
@@ -253,22 +328,30 @@ impl Engine for Sqlite {
         async move { self.read(|db| log::stream(db, tenant, stream, from, limit)) }.boxed()
     }
 
-    fn aside<'a>(&'a self, tenant: &'a TenantId, fact: &'a Id) -> Pending<'a, Result<Option<Vec<u8>>, ReadError>> {
+    fn aside<'a>(
+        &'a self,
+        tenant: &'a TenantId,
+        fact: &'a Id,
+    ) -> Pending<'a, Result<Option<Vec<u8>>, ReadError>> {
         async move { self.read(|db| reads::aside(db, tenant, fact)) }.boxed()
     }
 
-    fn proof<'a>(&'a self, tenant: &'a TenantId, size: u64, indices: Vec<u64>) -> Pending<'a, Result<Vec<Digest>, ReadError>> {
-        async move {
-            self.read(|db| kernel::merkle::multi(size, &indices, &mut |level, n| log::node(db, tenant, level, n)))
-        }
-        .boxed()
+    fn proof<'a>(
+        &'a self,
+        tenant: &'a TenantId,
+        size: u64,
+        indices: Vec<u64>,
+    ) -> Pending<'a, Result<Vec<Digest>, ReadError>> {
+        async move { self.read(|db| log::proof(db, tenant, size, indices)) }.boxed()
     }
 
-    fn consistency<'a>(&'a self, tenant: &'a TenantId, old: u64, new: u64) -> Pending<'a, Result<Vec<Digest>, ReadError>> {
-        async move {
-            self.read(|db| kernel::merkle::consistency(old, new, &mut |level, n| log::node(db, tenant, level, n)))
-        }
-        .boxed()
+    fn consistency<'a>(
+        &'a self,
+        tenant: &'a TenantId,
+        old: u64,
+        new: u64,
+    ) -> Pending<'a, Result<Vec<Digest>, ReadError>> {
+        async move { self.read(|db| log::consistency(db, tenant, old, new)) }.boxed()
     }
 
     fn sequence(&self, limit: usize) -> Pending<'_, Result<usize, CommitError>> {
@@ -285,11 +368,19 @@ impl Engine for Sqlite {
         self.ask(move |reply| writer::Request::Checkpoint { tenant, checkpoint, note, reply }).boxed()
     }
 
-    fn checkpoints<'a>(&'a self, tenant: &'a TenantId, after: u64, limit: usize) -> Pending<'a, Result<Vec<CheckpointRow>, ReadError>> {
+    fn checkpoints<'a>(
+        &'a self,
+        tenant: &'a TenantId,
+        after: u64,
+        limit: usize,
+    ) -> Pending<'a, Result<Vec<CheckpointRow>, ReadError>> {
         async move { self.read(|db| log::checkpoints(db, tenant, after, limit)) }.boxed()
     }
 
-    fn checkpoint_last<'a>(&'a self, tenant: &'a TenantId) -> Pending<'a, Result<Option<CheckpointRow>, ReadError>> {
+    fn checkpoint_last<'a>(
+        &'a self,
+        tenant: &'a TenantId,
+    ) -> Pending<'a, Result<Option<CheckpointRow>, ReadError>> {
         async move { self.read(|db| log::checkpoint_last(db, tenant)) }.boxed()
     }
 

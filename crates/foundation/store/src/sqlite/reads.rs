@@ -1,6 +1,6 @@
-//! Reading records, jobs and outcomes.
+//! Reading records, outcomes, blobs and asides, and the conversions that every read needs.
 
-use crate::{JobRow, PAGE_MAX, Range, Row, key};
+use crate::{PAGE_MAX, Range, Row, key};
 use kernel::{Digest, Id, TenantId};
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension as _, params};
@@ -31,16 +31,58 @@ pub(super) fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-fn capped(limit: usize) -> i64 {
+/// A page's length as SQLite wants it.
+pub(super) fn capped(limit: usize) -> i64 {
     limit.min(PAGE_MAX) as i64
 }
 
-pub(super) fn record(db: &Connection, tenant: &TenantId, kind: &str, record: &Id) -> rusqlite::Result<Option<Row>> {
+pub(super) fn record(
+    db: &Connection,
+    tenant: &TenantId,
+    kind: &str,
+    record: &Id,
+) -> rusqlite::Result<Option<Row>> {
     db.prepare_cached("SELECT rev, body FROM records WHERE tenant = ? AND kind = ? AND id = ?")?
         .query_row(params![tenant.as_str(), kind, record.as_str()], |row| {
             Ok(Row { id: record.clone(), rev: unsigned(row.get(0)?, 0)?, body: row.get(1)? })
         })
         .optional()
+}
+
+/// The statement of a listing and its bounds: the (key, id) after which it starts or the least key, and the end.
+///
+/// Only one lower and one upper bound are ever given, because SQLite seeks by one and *filters* by the other: with both
+/// `key >= prefix` and `(key, id) > cursor` it would walk every earlier page to reach a late one. `CROSS JOIN` keeps
+/// the index outermost, so rows come out in order and a page costs what it shows.
+pub(super) fn list_sql(range: &Range) -> (String, ListBounds<'_>) {
+    let mut sql = String::from(
+        "SELECT x.key, r.id, r.rev, r.body FROM record_index x \
+         CROSS JOIN records r ON r.tenant = x.tenant AND r.kind = x.kind AND r.id = x.id \
+         WHERE x.tenant = ?1 AND x.kind = ?2 AND x.name = ?3",
+    );
+    let end = key::prefix_end(&range.prefix);
+    // A cursor outside the range (before its start, or beyond its end) has nothing to add to the bound it is beyond.
+    let after = range.after.as_ref().filter(|(key, _)| {
+        if range.descending { end.as_ref().is_none_or(|end| key < end) } else { *key >= range.prefix }
+    });
+    let after = after.map(|(key, id)| (key.as_slice(), id.as_str()));
+    let beyond = if range.descending { "<" } else { ">" };
+    let seek = format!(" AND (x.key, x.id) {beyond} (?4, ?5)");
+    let from = " AND x.key >= ?6";
+    let to = if end.is_some() { " AND x.key < ?7" } else { "" };
+    match (after.is_some(), range.descending) {
+        (false, _) => sql.extend([from, to]),
+        (true, false) => sql.extend([&seek, to]),
+        (true, true) => sql.extend([from, &seek]),
+    }
+    let order = if range.descending { "DESC" } else { "ASC" };
+    sql.push_str(&format!(" ORDER BY x.key {order}, x.id {order} LIMIT ?8"));
+    (sql, ListBounds { after, end })
+}
+
+pub(super) struct ListBounds<'a> {
+    after: Option<(&'a [u8], &'a str)>,
+    end: Option<Vec<u8>>,
 }
 
 pub(super) fn record_list(
@@ -49,32 +91,28 @@ pub(super) fn record_list(
     kind: &str,
     range: &Range,
 ) -> rusqlite::Result<Vec<(Vec<u8>, Row)>> {
-    let (order, beyond) = if range.descending { ("DESC", "<") } else { ("ASC", ">") };
-    // The shape of the statement depends on two flags only; all values are bound.
-    let mut sql = String::from(
-        "SELECT x.key, r.id, r.rev, r.body FROM record_index x \
-         JOIN records r ON r.tenant = x.tenant AND r.kind = x.kind AND r.id = x.id \
-         WHERE x.tenant = ?1 AND x.kind = ?2 AND x.name = ?3 AND x.key >= ?4",
-    );
-    let end = key::prefix_end(&range.prefix);
-    sql.push_str(if end.is_some() { " AND x.key < ?5" } else { " AND ?5 IS NULL" });
-    let (after_key, after_id) = match &range.after {
-        None => {
-            sql.push_str(" AND ?6 IS NULL AND ?7 IS NULL");
-            (None, None)
-        }
-        Some((key, id)) => {
-            sql.push_str(&format!(" AND (x.key, x.id) {beyond} (?6, ?7)"));
-            (Some(key), Some(id.as_str()))
-        }
-    };
-    sql.push_str(&format!(" ORDER BY x.key {order}, x.id {order} LIMIT ?8"));
-    db.prepare_cached(&sql)?
+    let (sql, ListBounds { after, end }) = list_sql(range);
+    let (after_key, after_id) = after.unzip();
+    let mut statement = db.prepare_cached(&sql)?;
+    // Every shape of the statement has a ?8; those in between that it does not name are bound all the same.
+    statement
         .query_map(
-            params![tenant.as_str(), kind, range.index, range.prefix, end, after_key, after_id, capped(range.limit)],
+            params![
+                tenant.as_str(),
+                kind,
+                range.index,
+                after_key,
+                after_id,
+                range.prefix,
+                end,
+                capped(range.limit)
+            ],
             |row| {
                 let text: String = row.get(1)?;
-                Ok((row.get(0)?, Row { id: id(&text, 1)?, rev: unsigned(row.get(2)?, 2)?, body: row.get(3)? }))
+                Ok((
+                    row.get(0)?,
+                    Row { id: id(&text, 1)?, rev: unsigned(row.get(2)?, 2)?, body: row.get(3)? },
+                ))
             },
         )?
         .collect()
@@ -108,7 +146,7 @@ pub(super) fn record_unique_anywhere(
     db.prepare_cached(
         "SELECT r.id, r.rev, r.body, r.tenant FROM record_unique u \
          JOIN records r ON r.tenant = u.tenant AND r.kind = u.kind AND r.id = u.id \
-         WHERE u.kind = ? AND u.name = ? AND u.key = ? LIMIT 1",
+         WHERE u.kind = ? AND u.name = ? AND u.key = ? ORDER BY u.tenant LIMIT 1",
     )?
     .query_row(params![kind, name, key], |row| {
         let (text, owner): (String, String) = (row.get(0)?, row.get(3)?);
@@ -143,39 +181,6 @@ pub(super) fn aside(db: &Connection, tenant: &TenantId, fact: &Id) -> rusqlite::
     db.prepare_cached("SELECT body FROM asides WHERE tenant = ? AND fact = ?")?
         .query_row(params![tenant.as_str(), fact.as_str()], |row| row.get(0))
         .optional()
-}
-
-pub(super) fn jobs_next_due_ms(db: &Connection) -> rusqlite::Result<Option<i64>> {
-    let mut next: Option<i64> = None;
-    for tenant in job_tenants(db, "")? {
-        let due: i64 = db
-            .prepare_cached("SELECT due_ms FROM jobs WHERE tenant = ? ORDER BY due_ms LIMIT 1")?
-            .query_row([&tenant], |row| row.get(0))?;
-        next = Some(next.map_or(due, |next| next.min(due)));
-    }
-    Ok(next)
-}
-
-/// Tenants that have jobs, from after `after` on and round again. One index probe each.
-pub(super) fn job_tenants(db: &Connection, after: &str) -> rusqlite::Result<Vec<String>> {
-    let mut statement = db.prepare_cached("SELECT tenant FROM jobs WHERE tenant > ? ORDER BY tenant LIMIT 1")?;
-    let (mut later, mut earlier) = (Vec::new(), Vec::new());
-    let mut at = String::new();
-    while let Some(tenant) = statement.query_row([&at], |row| row.get::<_, String>(0)).optional()? {
-        if tenant.as_str() > after { later.push(tenant.clone()) } else { earlier.push(tenant.clone()) }
-        at = tenant;
-    }
-    later.append(&mut earlier);
-    Ok(later)
-}
-
-pub(super) fn jobs(db: &Connection, tenant: &TenantId, limit: usize) -> rusqlite::Result<Vec<JobRow>> {
-    db.prepare_cached("SELECT id, kind, due_ms, starts FROM jobs WHERE tenant = ? ORDER BY due_ms LIMIT ?")?
-        .query_map(params![tenant.as_str(), capped(limit)], |row| {
-            let text: String = row.get(0)?;
-            Ok(JobRow { id: id(&text, 0)?, kind: row.get(1)?, due_ms: row.get(2)?, starts: row.get(3)? })
-        })?
-        .collect()
 }
 
 pub(super) fn tenants(db: &Connection) -> rusqlite::Result<Vec<TenantId>> {

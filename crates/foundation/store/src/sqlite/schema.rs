@@ -3,6 +3,11 @@
 //! Tenant is a column and the leading part of every key. `facts` and `tiles` are written once and never updated;
 //! triggers say so to anybody who opens the file with another tool. Changes to this schema are expand-only: a new
 //! version adds, and `user_version` counts.
+//!
+//! Two tables need a word. `rev_floors` keeps the highest revision that a deleted record of a kind ever had, so that
+//! a record made anew under an old id never meets a reader who still holds the old revision. `jobs.ready` says that a
+//! job's time has come: due jobs are found by (ready, tenant, due), waiting ones by (ready, due), and neither search
+//! ever walks over jobs that it does not want.
 
 use rusqlite::{Connection, OpenFlags};
 use std::path::Path;
@@ -13,6 +18,9 @@ const VERSION: i64 = 1;
 /// Oldest SQLite that is safe here: before 3.51.3 two connections could corrupt a WAL that was being reset.
 const SQLITE_OLDEST: i32 = 3_051_003;
 
+/// Prepared statements kept per connection; the writer has some forty different ones, a reader some thirty.
+const STATEMENTS: usize = 64;
+
 const SCHEMA: &str = "
 CREATE TABLE records (
   n INTEGER PRIMARY KEY,
@@ -20,6 +28,10 @@ CREATE TABLE records (
   rev INTEGER NOT NULL, entries BLOB NOT NULL, body BLOB NOT NULL,
   UNIQUE (tenant, kind, id)
 ) STRICT;
+CREATE TABLE rev_floors (
+  tenant TEXT NOT NULL, kind TEXT NOT NULL, rev INTEGER NOT NULL,
+  PRIMARY KEY (tenant, kind)
+) STRICT, WITHOUT ROWID;
 CREATE TABLE record_index (
   tenant TEXT NOT NULL, kind TEXT NOT NULL, name TEXT NOT NULL, key BLOB NOT NULL, id TEXT NOT NULL,
   PRIMARY KEY (tenant, kind, name, key, id)
@@ -42,7 +54,7 @@ CREATE TABLE intake (
   n INTEGER PRIMARY KEY AUTOINCREMENT,
   tenant TEXT NOT NULL, stream TEXT NOT NULL, stream_n INTEGER NOT NULL, hash BLOB NOT NULL, leaf BLOB NOT NULL
 ) STRICT;
-CREATE INDEX intake_stream ON intake (tenant, stream, stream_n);
+CREATE UNIQUE INDEX intake_stream ON intake (tenant, stream, stream_n);
 CREATE TABLE asides (
   tenant TEXT NOT NULL, fact TEXT NOT NULL, body BLOB NOT NULL,
   PRIMARY KEY (tenant, fact)
@@ -58,11 +70,12 @@ CREATE TABLE checkpoints (
 CREATE TABLE jobs (
   n INTEGER PRIMARY KEY,
   tenant TEXT NOT NULL, id TEXT NOT NULL, kind TEXT NOT NULL,
-  due_ms INTEGER NOT NULL, epoch INTEGER NOT NULL, starts INTEGER NOT NULL,
+  ready INTEGER NOT NULL, due_ms INTEGER NOT NULL, epoch INTEGER NOT NULL, starts INTEGER NOT NULL,
   authority BLOB NOT NULL, body BLOB NOT NULL,
   UNIQUE (tenant, id)
 ) STRICT;
-CREATE INDEX jobs_due ON jobs (tenant, due_ms);
+CREATE INDEX jobs_turn ON jobs (ready, tenant, due_ms);
+CREATE INDEX jobs_due ON jobs (ready, due_ms);
 CREATE TABLE outcomes (
   tenant TEXT NOT NULL, principal TEXT NOT NULL, act TEXT NOT NULL, key TEXT NOT NULL,
   args_digest BLOB NOT NULL, at_ms INTEGER NOT NULL, body BLOB NOT NULL,
@@ -84,6 +97,17 @@ pub enum OpenError {
     /// SQLite could not open or prepare it.
     #[error("the database cannot be opened")]
     Sqlite(#[from] rusqlite::Error),
+    /// Its folder could not be made, or its lock not be taken.
+    #[error("the folder of the database cannot be used")]
+    Folder(#[from] std::io::Error),
+    /// Another process has it open. Two writers would give out the same places in the log.
+    #[error("the database is in use by another process")]
+    InUse,
+    /// The installation or the cell has a name that cannot stand in a log's origin.
+    #[error(
+        "{0:?} cannot be part of a log's origin: it must not be empty nor hold '/', '+', spaces or control characters"
+    )]
+    Name(String),
     /// It was written by a newer version of this program.
     #[error("the database has schema version {0}; this program knows versions up to {VERSION}")]
     Newer(i64),
@@ -92,8 +116,11 @@ pub enum OpenError {
     UnsafeSqlite(String),
 }
 
+/// How far the file of the write-ahead log is cut back after it has once grown beyond its usual 16 MiB.
+const WAL_BYTES_KEPT: u32 = 64 << 20;
+
 /// Opens the writing connection and creates or upgrades the schema.
-pub(super) fn open_writer(path: &Path) -> Result<Connection, OpenError> {
+pub(super) fn open_writer(path: &Path, page_count_max: Option<u32>) -> Result<Connection, OpenError> {
     if rusqlite::version_number() < SQLITE_OLDEST {
         return Err(OpenError::UnsafeSqlite(rusqlite::version().to_owned()));
     }
@@ -104,20 +131,28 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, OpenError> {
          PRAGMA wal_autocheckpoint = 4000; PRAGMA cache_size = -65536; PRAGMA temp_store = MEMORY; \
          PRAGMA trusted_schema = OFF; PRAGMA busy_timeout = 5000;",
     )?;
-    connection.set_prepared_statement_cache_capacity(64);
+    connection.execute_batch(&format!("PRAGMA journal_size_limit = {WAL_BYTES_KEPT};"))?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
     match connection.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0))? {
         VERSION => {}
-        0 => connection.execute_batch(&format!("BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;"))?,
+        0 => connection
+            .execute_batch(&format!("BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;"))?,
         newer => return Err(OpenError::Newer(newer)),
+    }
+    if let Some(pages) = page_count_max {
+        connection.execute_batch(&format!("PRAGMA max_page_count = {pages};"))?;
     }
     Ok(connection)
 }
 
 /// Opens a reading connection.
 pub(super) fn open_reader(path: &Path) -> Result<Connection, OpenError> {
-    let connection =
-        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-    connection.execute_batch("PRAGMA query_only = ON; PRAGMA cache_size = -16384; PRAGMA busy_timeout = 5000;")?;
-    connection.set_prepared_statement_cache_capacity(64);
+    let connection = Connection::open_with_flags(
+        path,
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+    )?;
+    connection
+        .execute_batch("PRAGMA query_only = ON; PRAGMA cache_size = -16384; PRAGMA busy_timeout = 5000;")?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
     Ok(connection)
 }

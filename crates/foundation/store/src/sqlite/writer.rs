@@ -1,12 +1,13 @@
 //! The writer thread: takes what is waiting, applies it in one transaction, answers after the one fsync.
 
 use super::apply::{self, Bench, Stop, Tenant};
-use super::{BATCH_MAX, Options, log};
-use crate::{Clock, CommitError, Committed, Sequencing, crash};
-use kernel::changeset::Changeset;
-use kernel::note::Checkpoint;
+use super::reads::signed;
+use super::{BATCH_MAX, Options, Place, jobs, log};
+use crate::{CLAIM_MAX, Clock, CommitError, Committed, SEQUENCE_MAX, Sequencing, crash};
+use kernel::changeset::{Draft, Origin};
+use kernel::note::{Checkpoint, NOTE_BYTES_MAX};
 use kernel::permit::{JobKind, Seal};
-use kernel::{Id, Lease, TenantId, merkle};
+use kernel::{Id, Lease, TenantId};
 use rusqlite::{Connection, ErrorCode, params};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,16 +15,27 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 /// Most tenants whose logs are kept in memory; beyond, the memory starts afresh.
 const TENANTS_MAX: usize = 10_000;
+/// Most streams whose last number is kept in memory, over all tenants; beyond, the memory starts afresh.
+const STREAMS_MAX: usize = 200_000;
 
 type Reply<T> = oneshot::Sender<Result<T, CommitError>>;
 
 /// What the writer can be asked to do.
 pub(super) enum Request {
-    Commit { changeset: Box<Changeset>, reply: Reply<Committed> },
+    Commit { commit: Box<Commit>, reply: Reply<Committed> },
     Claim { kinds: &'static [&'static JobKind], limit: usize, reply: Reply<Vec<Lease>> },
     Renew { tenant: TenantId, job: Id, epoch: u64, kind: &'static JobKind, reply: Reply<bool> },
     Sequence { limit: usize, reply: Reply<usize> },
     Checkpoint { tenant: TenantId, checkpoint: Checkpoint, note: String, reply: Reply<bool> },
+}
+
+/// A changeset on its way to the writer.
+pub(super) struct Commit {
+    pub tenant: TenantId,
+    pub origin: Origin,
+    pub draft: Draft,
+    /// Its place in the queue, given up when the writer has dealt with it.
+    pub place: Place,
 }
 
 /// A reply that waits for the transaction to become durable.
@@ -46,6 +58,8 @@ pub(super) struct Writer {
     home: String,
     deferred: bool,
     tenants: HashMap<TenantId, Tenant>,
+    touched: Vec<TenantId>,
+    streams: usize,
     served_last: String,
     facts_hint: watch::Sender<u64>,
     jobs_hint: watch::Sender<u64>,
@@ -61,7 +75,12 @@ struct News {
 }
 
 impl Writer {
-    pub fn new(db: Connection, options: Options, facts_hint: watch::Sender<u64>, jobs_hint: watch::Sender<u64>) -> Writer {
+    pub fn new(
+        db: Connection,
+        options: Options,
+        facts_hint: watch::Sender<u64>,
+        jobs_hint: watch::Sender<u64>,
+    ) -> Writer {
         Writer {
             db,
             clock: options.clock,
@@ -69,11 +88,29 @@ impl Writer {
             home: format!("{}/{}", options.installation, options.cell),
             deferred: options.sequencing == Sequencing::Deferred,
             tenants: HashMap::new(),
+            touched: Vec::new(),
+            streams: 0,
             served_last: String::new(),
             facts_hint,
             jobs_hint,
             failed: None,
         }
+    }
+
+    /// Brings the log up to date when the last run was deferred and this one is not: what is committed from now on
+    /// must stand behind what was committed then.
+    pub fn settle(&mut self) -> Result<(), CommitError> {
+        while !self.deferred {
+            let mut moved = 0;
+            self.execute("BEGIN IMMEDIATE")?;
+            let done = apply::sequence(&mut self.bench(), SEQUENCE_MAX).map(|count| moved = count);
+            let done = done.map_err(|error| self.broken(&error)).and_then(|()| self.flush());
+            self.finish(done)?;
+            if moved == 0 {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Works until every handle on the engine is gone.
@@ -119,9 +156,8 @@ impl Writer {
         }
         if done.is_ok() {
             crash::point("commit.applied");
-            done = self.execute("COMMIT");
         }
-        match done {
+        match self.finish(done) {
             Ok(()) => {
                 crash::point("commit.durable");
                 for answer in answers {
@@ -135,22 +171,26 @@ impl Writer {
                 }
             }
             Err(error) => {
-                // Nothing of the batch happened, so nothing remembered about it holds.
-                if !self.db.is_autocommit() {
-                    let _ = self.db.execute_batch("ROLLBACK");
-                }
-                self.tenants.clear();
                 for answer in answers {
-                    answer(Some(match &error {
-                        CommitError::Full => CommitError::Full,
-                        other => CommitError::Failed(other.to_string()),
-                    }));
+                    answer(Some(repeat(&error)));
                 }
             }
         }
-        if self.tenants.len() > TENANTS_MAX {
-            self.tenants.clear();
+    }
+
+    /// Ends the transaction: commits it if all went well so far, and takes it back otherwise.
+    fn finish(&mut self, done: Result<(), CommitError>) -> Result<(), CommitError> {
+        let done = done.and_then(|()| self.execute("COMMIT"));
+        if done.is_err() && !self.db.is_autocommit() {
+            let _ = self.db.execute_batch("ROLLBACK");
         }
+        // After a failure nothing of the batch happened, so nothing remembered about it holds.
+        if done.is_err() || self.tenants.len() > TENANTS_MAX || self.streams > STREAMS_MAX {
+            self.tenants.clear();
+            self.streams = 0;
+        }
+        self.touched.clear();
+        done
     }
 
     fn execute(&mut self, sql: &str) -> Result<(), CommitError> {
@@ -159,7 +199,10 @@ impl Writer {
     }
 
     fn flush(&mut self) -> Result<(), CommitError> {
-        let result = self.tenants.iter_mut().try_for_each(|(tenant, state)| state.log.flush(&self.db, tenant));
+        let result = self.touched.iter().try_for_each(|tenant| match self.tenants.get_mut(tenant) {
+            Some(state) => state.log.flush(&self.db, tenant),
+            None => Ok(()),
+        });
         result.map_err(|error| self.broken(&error))
     }
 
@@ -180,86 +223,127 @@ impl Writer {
         }
     }
 
-    fn request(&mut self, request: Request, answers: &mut Vec<Answer>, news: &mut News) -> rusqlite::Result<()> {
-        let mut bench = Bench {
+    fn bench(&mut self) -> Bench<'_> {
+        Bench {
             db: &self.db,
             seal: &self.seal,
             now_ms: self.clock.now_ms(),
             home: &self.home,
             deferred: self.deferred,
             tenants: &mut self.tenants,
-        };
+            touched: &mut self.touched,
+            streams: &mut self.streams,
+        }
+    }
+
+    fn request(
+        &mut self,
+        request: Request,
+        answers: &mut Vec<Answer>,
+        news: &mut News,
+    ) -> rusqlite::Result<()> {
         match request {
-            Request::Commit { changeset, reply } => match apply::check(&mut bench, *changeset) {
-                Err(Stop::Refused(refused)) => answers.push(answer(reply, Err(refused))),
-                Err(Stop::Broken(error)) => {
-                    answers.push(answer(reply, Ok(Committed::default())));
-                    return Err(error);
-                }
-                Ok(checked) => match apply::write(&mut bench, checked) {
-                    Ok(committed) => {
-                        news.facts = true;
-                        news.jobs = true;
-                        answers.push(answer(reply, Ok(committed)));
+            Request::Commit { commit, reply } => {
+                let Commit { tenant, origin, draft, place: _place } = *commit;
+                let mut bench = self.bench();
+                let checked = match apply::check(&mut bench, tenant, origin, draft) {
+                    Ok(checked) => checked,
+                    Err(Stop::Refused(refused)) => {
+                        answers.push(answer(reply, Err(refused)));
+                        return Ok(());
                     }
-                    Err(error) => {
-                        answers.push(answer(reply, Ok(Committed::default())));
-                        return Err(error);
+                    // A stored value that cannot be read, not SQLite: it concerns this changeset alone, which has
+                    // written nothing yet.
+                    Err(Stop::Broken(error)) if error.sqlite_error_code().is_none() => {
+                        tracing::error!(%error, "a stored value cannot be read");
+                        answers.push(answer(reply, Err(CommitError::Failed(error.to_string()))));
+                        return Ok(());
                     }
-                },
-            },
-            Request::Claim { kinds, limit, reply } => match apply::claim(&bench, kinds, limit, &mut self.served_last) {
-                Ok(leases) => answers.push(answer(reply, Ok(leases))),
-                Err(error) => {
-                    answers.push(answer(reply, Ok(Vec::new())));
-                    return Err(error);
+                    Err(Stop::Broken(error)) => return settled(answers, reply, Err(error)),
+                };
+                let jobs = checked.enqueues();
+                let written = apply::write(&mut bench, checked);
+                if written.is_ok() {
+                    news.facts = true;
+                    news.jobs |= jobs;
                 }
-            },
-            Request::Renew { tenant, job, epoch, kind, reply } => {
-                let renewed = self
-                    .db
-                    .prepare_cached("UPDATE jobs SET due_ms = ? WHERE tenant = ? AND id = ? AND epoch = ?")?
-                    .execute(params![
-                        bench.now_ms + kind.lease_ms,
-                        tenant.as_str(),
-                        job.as_str(),
-                        i64::try_from(epoch).unwrap_or(i64::MAX)
-                    ])?;
-                answers.push(answer(reply, Ok(renewed == 1)));
+                settled(answers, reply, written)
             }
-            Request::Sequence { limit, reply } => match apply::sequence(&mut bench, limit) {
-                Ok(count) => {
-                    news.facts |= count > 0;
-                    answers.push(answer(reply, Ok(count)));
-                }
-                Err(error) => {
-                    answers.push(answer(reply, Ok(0)));
-                    return Err(error);
-                }
-            },
+            Request::Claim { kinds, limit, reply } => {
+                // Taken out while the rest of the writer is lent to the bench.
+                let mut served_last = std::mem::take(&mut self.served_last);
+                let leases = jobs::claim(&self.bench(), kinds, limit.min(CLAIM_MAX), &mut served_last);
+                self.served_last = served_last;
+                settled(answers, reply, leases)
+            }
+            Request::Renew { tenant, job, epoch, kind, reply } => {
+                let renewed = jobs::renew(&self.bench(), &tenant, &job, epoch, kind);
+                settled(answers, reply, renewed)
+            }
+            Request::Sequence { limit, reply } => {
+                let count = apply::sequence(&mut self.bench(), limit);
+                news.facts |= matches!(count, Ok(count) if count > 0);
+                settled(answers, reply, count)
+            }
             Request::Checkpoint { tenant, checkpoint, note, reply } => {
-                let kept = checkpoint_keep(&mut bench, &tenant, &checkpoint, &note)?;
-                answers.push(answer(reply, Ok(kept)));
+                let kept = checkpoint_keep(&mut self.bench(), &tenant, &checkpoint, &note);
+                settled(answers, reply, kept)
             }
         }
-        Ok(())
+    }
+}
+
+/// Queues the answer to a request; a failure goes to everybody in the batch, this caller among them.
+fn settled<T: Default + Send + 'static>(
+    answers: &mut Vec<Answer>,
+    reply: Reply<T>,
+    result: rusqlite::Result<T>,
+) -> rusqlite::Result<()> {
+    let (value, outcome) = match result {
+        Ok(value) => (value, Ok(())),
+        Err(error) => (T::default(), Err(error)),
+    };
+    answers.push(answer(reply, Ok(value)));
+    outcome
+}
+
+/// The same failure, for one more caller.
+fn repeat(error: &CommitError) -> CommitError {
+    match error {
+        CommitError::Full => CommitError::Full,
+        CommitError::Failed(why) => CommitError::Failed(why.clone()),
+        other => CommitError::Failed(other.to_string()),
     }
 }
 
 /// Keeps a checkpoint if it says what the log says, and more than the last one said.
-fn checkpoint_keep(bench: &mut Bench<'_>, tenant: &TenantId, checkpoint: &Checkpoint, note: &str) -> rusqlite::Result<bool> {
+fn checkpoint_keep(
+    bench: &mut Bench<'_>,
+    tenant: &TenantId,
+    checkpoint: &Checkpoint,
+    note: &str,
+) -> rusqlite::Result<bool> {
     let db = bench.db;
-    let last = log::checkpoint_last(db, tenant)?.map_or(0, |last| last.size);
-    let Some(state) = apply::tenant(db, bench.tenants, tenant)? else { return Ok(false) };
-    if state.log.origin != checkpoint.origin || checkpoint.size <= last || checkpoint.size > state.log.size() {
+    // The note is what will be shown, so it has to be a note about this very checkpoint.
+    let rest = note.strip_prefix(&checkpoint.text());
+    if note.len() > NOTE_BYTES_MAX || rest.is_none_or(|signatures| !signatures.starts_with('\n')) {
         return Ok(false);
     }
-    let root = merkle::root_at(checkpoint.size, &mut |level, n| log::node(db, tenant, level, n))?;
+    let last = log::checkpoint_last(db, tenant)?.map_or(0, |last| last.size);
+    let Some(state) = apply::tenant(db, bench.tenants, tenant)? else { return Ok(false) };
+    let size = checkpoint.size;
+    if state.log.origin != checkpoint.origin || size <= last || size > state.log.size() {
+        return Ok(false);
+    }
+    let root = if size == state.log.size() { state.log.root() } else { log::root_at(db, tenant, size)? };
     if root != checkpoint.root {
         return Ok(false);
     }
-    db.prepare_cached("INSERT INTO checkpoints (tenant, size, note) VALUES (?, ?, ?)")?
-        .execute(params![tenant.as_str(), i64::try_from(checkpoint.size).unwrap_or(i64::MAX), note])?;
+    db.prepare_cached("INSERT INTO checkpoints (tenant, size, note) VALUES (?, ?, ?)")?.execute(params![
+        tenant.as_str(),
+        signed(size),
+        note
+    ])?;
     Ok(true)
 }
 

@@ -17,8 +17,9 @@ use super::token;
 const ONE: f64 = 32_768.0;
 /// A cosine of 1.0 in the unit of [`Hit::similarity`].
 pub(super) const SIMILARITY_ONE: u64 = 1 << 30;
-/// Most features of a query that are looked up; the heaviest are kept.
-const QUERY_FEATURES_MAX: usize = 256;
+/// Most features of a query that are looked up; the heaviest are kept. Fewer than 100 begin to cost accuracy on long
+/// tickets, more than this bought none.
+const QUERY_FEATURES_MAX: usize = 128;
 
 /// An example that shares something with the query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,21 +128,26 @@ impl Index {
             weights.push((spans.len() as u32, tf(count) * idf));
             spans.push(from as usize..to as usize);
         }
-        let mut query: Vec<_> = unit(weights).into_iter().filter(|(at, _)| !spans[*at as usize].is_empty()).collect();
+        let mut query: Vec<_> =
+            unit(weights).into_iter().filter(|(at, _)| !spans[*at as usize].is_empty()).collect();
         query.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(&b.0)));
         query.truncate(QUERY_FEATURES_MAX);
         // Both vectors have length 1 but for rounding, so a sum stays near 2³⁰ and far below 2³².
         let mut sums = vec![0u32; self.examples];
         for (at, weight) in query {
             let span = spans[at as usize].clone();
-            for (example, other) in self.postings_example[span.clone()].iter().zip(&self.postings_weight[span]) {
+            for (example, other) in
+                self.postings_example[span.clone()].iter().zip(&self.postings_weight[span])
+            {
                 let sum = &mut sums[*example as usize];
                 *sum = sum.saturating_add(u32::from(weight) * u32::from(*other));
             }
         }
         let mut top = Vec::<Hit>::with_capacity(most + 1);
         for (example, similarity) in sums.into_iter().enumerate() {
-            if similarity == 0 || top.len() == most && top.last().is_none_or(|last| last.similarity >= similarity) {
+            if similarity == 0
+                || top.len() == most && top.last().is_none_or(|last| last.similarity >= similarity)
+            {
                 continue;
             }
             let at = top.partition_point(|hit| hit.similarity >= similarity);

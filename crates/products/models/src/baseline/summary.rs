@@ -37,7 +37,8 @@ fn sentences(text: &str) -> impl Iterator<Item = &str> {
                 .char_indices()
                 .find(|(at, c)| {
                     let after = &rest[at + c.len_utf8()..];
-                    matches!(c, '.' | '!' | '?' | '。') && (after.is_empty() || after.starts_with(char::is_whitespace))
+                    matches!(c, '.' | '!' | '?' | '。')
+                        && (after.is_empty() || after.starts_with(char::is_whitespace))
                 })
                 .map_or(rest.len(), |(at, c)| at + c.len_utf8());
             let (sentence, after) = rest.split_at(end);
@@ -83,12 +84,18 @@ mod tests {
         let blob = "x".repeat(500);
         for (text, want) in [
             ("Hi. Please note: the printer on floor 3 jams. Thanks.", "note: the printer on floor 3 jams."),
-            ("Hello team,\nVPN drops every hour since Monday!\nRegards", "VPN drops every hour since Monday!"),
+            (
+                "Hello team,\nVPN drops every hour since Monday!\nRegards",
+                "VPN drops every hour since Monday!",
+            ),
             ("Help", "Help"),
             ("Outlook.exe v1.2.3 crashes daily. More below.", "Outlook.exe v1.2.3 crashes daily."),
             ("", SUMMARY_NONE),
             ("\u{202e}\n \u{0}", SUMMARY_NONE),
-            ("Reset here https://evil.example/x my bank password", "Reset here [link removed] my bank password"),
+            (
+                "Reset here https://evil.example/x my bank password",
+                "Reset here [link removed] my bank password",
+            ),
         ] {
             assert_eq!(summary(text), want, "{text:?}");
         }

@@ -19,14 +19,23 @@ pub const SCHEMA_EXPANDED_MAX: u64 = 20_000;
 /// Approximate bound of one compiled `pattern`, in bytes.
 const PATTERN_BYTES_MAX: usize = 1024 * 1024;
 /// Keywords that would change what a reference means or point out of the schema.
-const FORBIDDEN: [&str; 8] =
-    ["$id", "id", "$anchor", "$dynamicRef", "$dynamicAnchor", "$recursiveRef", "$recursiveAnchor", "$vocabulary"];
+const FORBIDDEN: [&str; 8] = [
+    "$id",
+    "id",
+    "$anchor",
+    "$dynamicRef",
+    "$dynamicAnchor",
+    "$recursiveRef",
+    "$recursiveAnchor",
+    "$vocabulary",
+];
 const DIALECT: &str = "https://json-schema.org/draft/2020-12/schema";
 
 /// Where a reference may point: the name of a definition.
 fn reference_target(reference: &str) -> Option<&str> {
     let name = reference.strip_prefix("#/$defs/")?;
-    let plain = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
+    let plain = !name.is_empty()
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
     plain.then_some(name)
 }
 
@@ -72,7 +81,9 @@ pub(super) fn compile(schema: &Value) -> Result<jsonschema::Validator, &'static 
         .should_validate_formats(false)
         .with_pattern_options(jsonschema::PatternOptions::regex().size_limit(PATTERN_BYTES_MAX))
         .build(schema)
-        .map_err(|_| "it is not a valid draft 2020-12 schema, or a pattern in it is too large or looks around")
+        .map_err(
+            |_| "it is not a valid draft 2020-12 schema, or a pattern in it is too large or looks around",
+        )
 }
 
 fn depth_check(value: &Value, depth: usize) -> Result<(), &'static str> {
@@ -150,7 +161,9 @@ fn expanded<'a>(
             Some(Some(cost)) => *cost,
             Some(None) => return Err("its definitions refer to each other in a circle"),
             None => {
-                let Some(definition) = definitions.get(name) else { return Err("a `$ref` names no definition") };
+                let Some(definition) = definitions.get(name) else {
+                    return Err("a `$ref` names no definition");
+                };
                 costs.insert(name, None);
                 let cost = expanded(definition, definitions, costs, depth + 1)?;
                 costs.insert(name, Some(cost));
@@ -177,7 +190,10 @@ mod tests {
         for (name, schema) in [
             ("not an object", json!(true)),
             ("not of objects", json!({"type": "string"})),
-            ("other dialect", json!({"type": "object", "$schema": "http://json-schema.org/draft-07/schema#"})),
+            (
+                "other dialect",
+                json!({"type": "object", "$schema": "http://json-schema.org/draft-07/schema#"}),
+            ),
             ("remote", object(json!({"$ref": "https://schemas.example/x.json"}))),
             ("file", object(json!({"$ref": "file:///etc/passwd"}))),
             ("relative", object(json!({"$ref": "x.json"}))),
@@ -188,8 +204,11 @@ mod tests {
             ("dynamic", object(json!({"$dynamicRef": "#s"}))),
             ("base", object(json!({"$id": "https://schemas.example/"}))),
             ("deep remote", object(json!({"items": {"anyOf": [{"not": {"$ref": "//x.example"}}]}}))),
-            ("circle", json!({"type": "object", "properties": {"a": {"$ref": "#/$defs/x"}},
-                "$defs": {"x": {"allOf": [{"$ref": "#/$defs/y"}]}, "y": {"$ref": "#/$defs/x"}}})),
+            (
+                "circle",
+                json!({"type": "object", "properties": {"a": {"$ref": "#/$defs/x"}},
+                "$defs": {"x": {"allOf": [{"$ref": "#/$defs/y"}]}, "y": {"$ref": "#/$defs/x"}}}),
+            ),
         ] {
             assert!(vet(&schema).is_err(), "{name}");
         }
@@ -225,7 +244,8 @@ mod tests {
     #[test]
     fn patterns_that_cannot_run_in_linear_time_are_refused() {
         for pattern in [r"(a)\1", r"(?=a)b", r"(((a{100}){100}){100}){100}", "("] {
-            let schema = json!({"type": "object", "properties": {"a": {"type": "string", "pattern": pattern}}});
+            let schema =
+                json!({"type": "object", "properties": {"a": {"type": "string", "pattern": pattern}}});
             assert!(compile(&schema).is_err(), "{pattern}");
         }
     }

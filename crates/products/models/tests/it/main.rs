@@ -1,1 +1,7 @@
+//! Tests of the models crate from outside, in one binary.
 
+mod baseline;
+mod check;
+mod golden;
+mod hostile;
+mod prompt;

@@ -38,8 +38,11 @@ pub(super) fn sign(payload: &[u8], keyid: &str, key: &SigningKey) -> Result<Stri
     Ok(token)
 }
 
-/// Verifies `token` under the key it names, and returns its payload and that key's record.
-pub(super) fn verify<'ring>(token: &str, keys: &'ring KeyRing) -> Result<(Vec<u8>, &'ring KeyRecord), BundleError> {
+/// Verifies `token` under the key it names, and returns its payload, that key's id and its record.
+pub(super) fn verify<'ring>(
+    token: &str,
+    keys: &'ring KeyRing,
+) -> Result<(Vec<u8>, &'ring str, &'ring KeyRecord), BundleError> {
     let refused = BundleError::Signature;
     if token.len() > TOKEN_BYTES_MAX {
         return Err(refused("the signature is longer than any real one"));
@@ -56,7 +59,8 @@ pub(super) fn verify<'ring>(token: &str, keys: &'ring KeyRing) -> Result<(Vec<u8
         .map_err(|_| refused("the signature's header holds something else than alg, kid and typ"))?;
     let payload = decode(payload)?;
     let keyid = header.kid.ok_or(refused("the signature names no key"))?;
-    let record = keys.get(&keyid).ok_or(refused("the signature names a key that is not trusted here"))?;
+    let (keyid, record) =
+        keys.get_key_value(&keyid).ok_or(refused("the signature names a key that is not trusted here"))?;
     if header.alg != record.algorithm.name() {
         return Err(refused("the signature's algorithm is not the one of the key it names"));
     }
@@ -64,5 +68,5 @@ pub(super) fn verify<'ring>(token: &str, keys: &'ring KeyRing) -> Result<(Vec<u8
         Algorithm::Es256 => Signature::from_slice(&decode(signature)?)
             .is_ok_and(|signature| record.key.verify(signed.as_bytes(), &signature).is_ok()),
     };
-    if valid { Ok((payload, record)) } else { Err(refused("the signature does not verify")) }
+    if valid { Ok((payload, keyid, record)) } else { Err(refused("the signature does not verify")) }
 }

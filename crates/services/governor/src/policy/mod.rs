@@ -34,6 +34,7 @@ pub mod bundle;
 mod canonical;
 pub mod cases;
 pub mod codes;
+pub mod defaults;
 pub mod engine;
 pub mod input;
 mod isolate;

@@ -1,0 +1,74 @@
+# Who may do what, and what holds for acts of every kind.
+
+package writ
+
+# Roles. An act that stands in no role of the principal is denied, an act that nobody knows among them.
+
+role_grants if {
+	some role in input.principal.roles
+	input.action in data.writ.config.roles[role]
+}
+
+deny contains "access.role_missing" if not role_grants
+
+# Tenants. A resource that says whose it is must be the principal's own tenant's.
+
+deny contains "access.tenant_foreign" if {
+	input.resource.attributes.tenant != input.principal.tenant
+	not "platform_admin" in input.principal.roles
+}
+
+# Approvals. Nobody approves what they asked for themselves, and nobody above their tier. An approval that does not
+# say who asked, or which tier it needs, cannot be judged.
+
+granting if input.action == "governor.approval.grant"
+
+deny contains "approval.self" if {
+	granting
+	input.resource.attributes.requester == input.principal.id
+}
+
+deny contains "approval.request_unknown" if {
+	granting
+	not is_string(input.resource.attributes.requester)
+}
+
+deny contains "approval.request_unknown" if {
+	granting
+	not is_number(input.resource.attributes.approver_tier)
+}
+
+deny contains "approval.tier_too_low" if {
+	granting
+	not tier_suffices
+}
+
+tier_suffices if {
+	some role in input.principal.roles
+	data.writ.config.approver_tiers[role] >= input.resource.attributes.approver_tier
+}
+
+# Assurance. Acts that change the rules or the secrets need more than an ordinary key.
+
+step_up contains "assurance.too_low" if {
+	input.context.assurance.level < data.writ.config.step_up[input.action]
+}
+
+# Models. Only providers and models on the list are called; `*` stands for every model of a provider.
+
+deny contains "models.model_not_allowed" if {
+	input.action == "models.model.call"
+	not model_allowed
+}
+
+model_allowed if {
+	some model in data.writ.config.models[input.resource.attributes.provider]
+	model in {input.resource.attributes.model, "*"}
+}
+
+# Content. What is marked as restricted leaves for no connector and no model.
+
+deny contains "data.restricted" if {
+	input.action in data.writ.config.content_acts
+	input.resource.attributes.sensitivity in data.writ.config.sensitivities_denied
+}

@@ -1,0 +1,89 @@
+# Calls of tools in outside systems: flows.tool.call.
+#
+# The verb that aims such a call says in resource.attributes:
+#   effect_class      READ, IDEMPOTENT, KEYED, RECONCILABLE or UNSAFE, from the connector's manifest
+#   host              where the call goes
+#   hosts_allowed     the connector's own list of hosts
+#   fields            the fields that a write sets, by name
+#   auto_approve      whether the workflow asks for writes without a person
+#   confidence_milli  how sure the model was, in thousandths
+#   priority          of the ticket, 1 is the most urgent
+#   sensitivity       of the ticket
+# What is missing counts against the call.
+
+package writ
+
+tool_call if input.action == "flows.tool.call"
+
+effect_class := input.resource.attributes.effect_class if {
+	tool_call
+	input.resource.attributes.effect_class in data.writ.config.effect_classes
+}
+
+deny contains "connector.effect_class_unknown" if {
+	tool_call
+	not effect_class
+}
+
+deny contains "connector.host_not_allowed" if {
+	tool_call
+	not host_allowed
+}
+
+host_allowed if input.resource.attributes.host in input.resource.attributes.hosts_allowed
+
+# Writes set only fields that are on the list, and say which.
+
+writes if {
+	effect_class
+	effect_class != "READ"
+}
+
+deny contains "connector.field_not_allowed" if {
+	writes
+	some field in input.resource.attributes.fields
+	not field in data.writ.config.write_fields
+}
+
+deny contains "connector.fields_unknown" if {
+	writes
+	not is_array(input.resource.attributes.fields)
+}
+
+# Writes wait for people: how many, and of which tier, is a matter of the class.
+
+approval_class := "unsafe" if effect_class == "UNSAFE"
+
+approval_class := "write" if {
+	writes
+	effect_class != "UNSAFE"
+}
+
+required := {"reason": reason, "tier": needed.tier, "approvals": needed.approvals} if {
+	needed := data.writ.config.approvals[approval_class]
+	not approval_suffices
+	not automatic
+	reason := sprintf("approval.%s_effect", [approval_class])
+}
+
+approval_suffices if {
+	needed := data.writ.config.approvals[approval_class]
+	input.context.approved
+	count({approval.approver |
+		some approval in input.context.approvals
+		approval.tier >= needed.tier
+	}) >= needed.approvals
+}
+
+notes contains "approval.granted" if approval_suffices
+
+# The workflow may ask for writes without a person, where the model was sure and the ticket is not urgent.
+
+automatic if {
+	approval_class == "write"
+	input.resource.attributes.auto_approve == true
+	input.resource.attributes.confidence_milli >= data.writ.config.automatic.confidence_milli
+	input.resource.attributes.priority >= data.writ.config.automatic.priority
+}
+
+notes contains "approval.automatic" if automatic

@@ -1,0 +1,11 @@
+//! What the stand-ins promise, seen through their sockets.
+
+mod client;
+mod control;
+mod effects;
+mod faults;
+mod model;
+mod play;
+mod servicenow;
+mod traps;
+mod webhook;

@@ -1,0 +1,456 @@
+//! What an installation is started with.
+//!
+//! One TOML file, overridden field by field by `WRIT_*` variables. It is typed, unknown fields are refused (a
+//! misspelled limit must not be no limit), and no field has a default that opens a door: it listens on loopback, private
+//! addresses are closed to connectors, bodies and waits are bounded. Secrets stand here by reference only
+//! ([`SecretRef`]), so that the file can be shown, copied and put under version control.
+//!
+//! Those who add a field: give it a default and a unit in [`Config`], a row in [`ENVIRONMENT`], a documented line in
+//! `writ.example.toml`. Tests hold the three together.
+
+use kernel::TenantId;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use store::Sequencing;
+
+/// Shortest time that the built-in policy is in force; a third of it must leave time to sign and record the next.
+pub const POLICY_TTL_MIN_MS: i64 = 30_000;
+/// Longest; a policy that nobody renews shall not go on for days.
+pub const POLICY_TTL_MAX_MS: i64 = 24 * 60 * 60 * 1000;
+/// Largest configuration file, in bytes.
+pub const FILE_BYTES_MAX: u64 = 256 * 1024;
+
+/// Why a configuration is refused. Codes: `edge.config_invalid`.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("the configuration {0} cannot be read")]
+    File(PathBuf, #[source] std::io::Error),
+    /// It is not the TOML that is expected; the text names line and field.
+    #[error("the configuration does not fit: {0}")]
+    Form(String),
+    /// A variable has no such value.
+    #[error("the variable {0} does not fit: {1}")]
+    Variable(&'static str, String),
+    /// A field has a value that would not be safe or cannot work.
+    #[error("the configuration's {field} is refused: {why}")]
+    Refused {
+        /// The field, as in the file.
+        field: &'static str,
+        /// Why.
+        why: String,
+    },
+}
+
+/// Everything an installation is started with. See `writ.example.toml` for units and defaults.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Folder of everything that is kept. Default `writ-data`.
+    pub folder: PathBuf,
+    /// Where to listen. Default `127.0.0.1:8787`.
+    pub listen: SocketAddr,
+    /// A proxy in front ends TLS; without it only loopback is listened on. Default false.
+    pub tls_terminated_upstream: bool,
+    /// Names that a Host header may have besides the loopback ones. Default none.
+    pub hosts: Vec<String>,
+    /// Name of the installation, first part of every log's origin. Default `writ.local`.
+    pub installation: String,
+    /// Name of the cell, second part of every log's origin. Default `local`.
+    pub cell: String,
+    /// What policies see as `context.environment`. Default `development`.
+    pub environment: String,
+    /// The first tenant. Default `ten_main`.
+    pub first_tenant: TenantId,
+    /// When facts get their place in the log. Default immediate.
+    pub sequencing: SequencingMode,
+    /// How long the built-in policy is in force after it was signed, milliseconds. Default 15 minutes.
+    pub policy_ttl_ms: i64,
+    /// Private destinations, `scheme://host[:port]`, that connectors and models may have. Default none.
+    pub private_hosts: Vec<String>,
+    /// Bounds of everything that a stranger could make large.
+    pub limits: Limits,
+    /// Where models are. Default none: models of no provider, the baseline untrained.
+    pub models: Models,
+}
+
+/// Bounds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Largest request body, bytes. Default 256 KiB.
+    pub body_bytes: usize,
+    /// Largest request head, bytes. Default 32 KiB.
+    pub header_bytes: usize,
+    /// Most headers of a request. Default 64.
+    pub headers: usize,
+    /// How long a head may take to arrive, and a connection be idle, milliseconds. Default 30 s.
+    pub header_read_ms: u64,
+    /// How long a body may take to arrive, milliseconds. Default 30 s.
+    pub body_read_ms: u64,
+    /// Most connections at once. Default 1024.
+    pub connections: usize,
+    /// Most event streams at once. Default 256.
+    pub streams: usize,
+    /// Most running jobs. Default 32.
+    pub jobs: usize,
+    /// Most leases waiting for a worker. Default 4096.
+    pub jobs_held: usize,
+    /// What is on its way at shutdown gets this long, milliseconds. Default 10 s.
+    pub shutdown_ms: u64,
+}
+
+/// When facts get their place in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SequencingMode {
+    /// In the commit that states them.
+    #[default]
+    Immediate,
+    /// A moment later, by a worker.
+    Deferred,
+}
+
+impl From<SequencingMode> for Sequencing {
+    fn from(mode: SequencingMode) -> Sequencing {
+        match mode {
+            SequencingMode::Immediate => Sequencing::Immediate,
+            SequencingMode::Deferred => Sequencing::Deferred,
+        }
+    }
+}
+
+/// Where models are.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Models {
+    /// Examples that the baseline model learns from: a CSV file with the columns `id, document, topic_group`.
+    pub baseline_training: Option<PathBuf>,
+    /// A provider that speaks the OpenAI dialect.
+    pub openai: Option<OpenAi>,
+}
+
+/// A provider that speaks the OpenAI dialect.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OpenAi {
+    /// Base address, as `https://api.openai.com/v1`.
+    pub base_url: String,
+    /// Where its key is.
+    pub credential: SecretRef,
+}
+
+/// Where a secret is. The secret itself never stands in a configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum SecretRef {
+    /// `env:NAME`: in this variable of the process.
+    Env(String),
+    /// `secret:NAME`: in custody, as a secret of the platform's tenant.
+    Custody(String),
+}
+
+impl TryFrom<String> for SecretRef {
+    type Error = String;
+    fn try_from(text: String) -> Result<SecretRef, String> {
+        let name_ok = |name: &str| {
+            !name.is_empty() && name.len() <= 80 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte))
+        };
+        // The text itself is not repeated: it may be the secret, put in the wrong place.
+        match text.split_once(':') {
+            Some(("env", name)) if name_ok(name) => Ok(SecretRef::Env(name.to_owned())),
+            Some(("secret", name)) if name_ok(name) => Ok(SecretRef::Custody(name.to_owned())),
+            _ => Err("a secret is named as env:NAME or secret:NAME".to_owned()),
+        }
+    }
+}
+
+impl From<SecretRef> for String {
+    fn from(secret: SecretRef) -> String {
+        match secret {
+            SecretRef::Env(name) => format!("env:{name}"),
+            SecretRef::Custody(name) => format!("secret:{name}"),
+        }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            folder: PathBuf::from("writ-data"),
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8787)),
+            tls_terminated_upstream: false,
+            hosts: Vec::new(),
+            installation: "writ.local".to_owned(),
+            cell: "local".to_owned(),
+            environment: "development".to_owned(),
+            // A constant of the grammar; a test reads it back.
+            first_tenant: TenantId::parse("ten_main").unwrap_or_else(|_| TenantId::platform()),
+            sequencing: SequencingMode::Immediate,
+            policy_ttl_ms: 15 * 60 * 1000,
+            private_hosts: Vec::new(),
+            limits: Limits::default(),
+            models: Models::default(),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            body_bytes: 256 * 1024,
+            header_bytes: 32 * 1024,
+            headers: 64,
+            header_read_ms: 30_000,
+            body_read_ms: 30_000,
+            connections: 1024,
+            streams: 256,
+            jobs: 32,
+            jobs_held: 4096,
+            shutdown_ms: 10_000,
+        }
+    }
+}
+
+/// Sets a field from a variable's text.
+type Setter = fn(&mut Config, &str) -> Result<(), String>;
+
+/// Every variable and its field.
+pub const ENVIRONMENT: &[(&str, Setter)] = &[
+    ("WRIT_FOLDER", |config, text| Ok(config.folder = PathBuf::from(text))),
+    ("WRIT_LISTEN", |config, text| Ok(config.listen = parsed(text)?)),
+    ("WRIT_TLS_TERMINATED_UPSTREAM", |config, text| Ok(config.tls_terminated_upstream = parsed(text)?)),
+    ("WRIT_HOSTS", |config, text| Ok(config.hosts = list(text))),
+    ("WRIT_INSTALLATION", |config, text| Ok(config.installation = text.to_owned())),
+    ("WRIT_CELL", |config, text| Ok(config.cell = text.to_owned())),
+    ("WRIT_ENVIRONMENT", |config, text| Ok(config.environment = text.to_owned())),
+    ("WRIT_FIRST_TENANT", |config, text| {
+        config.first_tenant = TenantId::parse(text).map_err(|error| error.to_string())?;
+        Ok(())
+    }),
+    ("WRIT_SEQUENCING", |config, text| {
+        config.sequencing = match text {
+            "immediate" => SequencingMode::Immediate,
+            "deferred" => SequencingMode::Deferred,
+            _ => return Err("it is immediate or deferred".to_owned()),
+        };
+        Ok(())
+    }),
+    ("WRIT_POLICY_TTL_MS", |config, text| Ok(config.policy_ttl_ms = parsed(text)?)),
+    ("WRIT_PRIVATE_HOSTS", |config, text| Ok(config.private_hosts = list(text))),
+    ("WRIT_LIMITS_BODY_BYTES", |config, text| Ok(config.limits.body_bytes = parsed(text)?)),
+    ("WRIT_LIMITS_HEADER_BYTES", |config, text| Ok(config.limits.header_bytes = parsed(text)?)),
+    ("WRIT_LIMITS_HEADERS", |config, text| Ok(config.limits.headers = parsed(text)?)),
+    ("WRIT_LIMITS_HEADER_READ_MS", |config, text| Ok(config.limits.header_read_ms = parsed(text)?)),
+    ("WRIT_LIMITS_BODY_READ_MS", |config, text| Ok(config.limits.body_read_ms = parsed(text)?)),
+    ("WRIT_LIMITS_CONNECTIONS", |config, text| Ok(config.limits.connections = parsed(text)?)),
+    ("WRIT_LIMITS_STREAMS", |config, text| Ok(config.limits.streams = parsed(text)?)),
+    ("WRIT_LIMITS_JOBS", |config, text| Ok(config.limits.jobs = parsed(text)?)),
+    ("WRIT_LIMITS_JOBS_HELD", |config, text| Ok(config.limits.jobs_held = parsed(text)?)),
+    ("WRIT_LIMITS_SHUTDOWN_MS", |config, text| Ok(config.limits.shutdown_ms = parsed(text)?)),
+    ("WRIT_MODELS_BASELINE_TRAINING", |config, text| Ok(config.models.baseline_training = Some(PathBuf::from(text)))),
+    ("WRIT_MODELS_OPENAI_BASE_URL", |config, text| Ok(openai(config).base_url = text.to_owned())),
+    ("WRIT_MODELS_OPENAI_CREDENTIAL", |config, text| Ok(openai(config).credential = SecretRef::try_from(text.to_owned())?)),
+];
+
+fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|error: T::Err| error.to_string())
+}
+
+/// The message with its line. The line itself is not shown: somebody may have put a secret there.
+fn placed(error: &toml::de::Error, text: &str) -> String {
+    match error.span().and_then(|span| text.get(..span.start)) {
+        Some(before) => format!("line {}: {}", before.matches('\n').count() + 1, error.message()),
+        None => error.message().to_owned(),
+    }
+}
+
+fn list(text: &str) -> Vec<String> {
+    text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect()
+}
+
+fn openai(config: &mut Config) -> &mut OpenAi {
+    config.models.openai.get_or_insert_with(|| OpenAi {
+        base_url: "https://api.openai.com/v1".to_owned(),
+        credential: SecretRef::Env("OPENAI_API_KEY".to_owned()),
+    })
+}
+
+impl Config {
+    /// The documented example: every field with its default.
+    pub fn example() -> &'static str {
+        include_str!("../writ.example.toml")
+    }
+
+    /// Reads a file and the variables, and checks the result. Without a file, the defaults.
+    pub fn load(path: Option<&Path>, variables: impl IntoIterator<Item = (String, String)>) -> Result<Config, ConfigError> {
+        let text = match path {
+            None => String::new(),
+            Some(path) => {
+                let file = |error| ConfigError::File(path.to_owned(), error);
+                if std::fs::metadata(path).map_err(file)?.len() > FILE_BYTES_MAX {
+                    return Err(ConfigError::Form(format!("it has more than {FILE_BYTES_MAX} bytes")));
+                }
+                std::fs::read_to_string(path).map_err(file)?
+            }
+        };
+        Config::parse(&text, variables)
+    }
+
+    /// Reads a text and the variables, and checks the result. Variables that are not of [`ENVIRONMENT`] are not looked at.
+    pub fn parse(text: &str, variables: impl IntoIterator<Item = (String, String)>) -> Result<Config, ConfigError> {
+        let mut config: Config = toml::from_str(text).map_err(|error| ConfigError::Form(placed(&error, text)))?;
+        let given: BTreeMap<String, String> = variables.into_iter().collect();
+        for (name, set) in ENVIRONMENT {
+            if let Some(text) = given.get(*name) {
+                set(&mut config, text).map_err(|why| ConfigError::Variable(name, why))?;
+            }
+        }
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Refuses what would not be safe or could not work.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let refuse = |field, why: String| Err(ConfigError::Refused { field, why });
+        if !self.listen.ip().is_loopback() {
+            if !self.tls_terminated_upstream {
+                let why = format!(
+                    "{} is not loopback, and keys would travel in the clear; put a proxy that ends TLS in front and say \
+                     tls_terminated_upstream = true",
+                    self.listen
+                );
+                return refuse("listen", why);
+            }
+            if self.hosts.is_empty() {
+                return refuse("hosts", "a listener beyond loopback needs the names that it answers to".to_owned());
+            }
+        }
+        let host_ok = |host: &String| {
+            !host.is_empty()
+                && host.len() <= 253
+                && host.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-:[]".contains(&byte))
+        };
+        if let Some(host) = self.hosts.iter().find(|host| !host_ok(host)) {
+            return refuse("hosts", format!("{host:?} is not a host name in lower case, without port"));
+        }
+        let origin_ok =
+            |name: &str| !name.is_empty() && name.len() <= 80 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
+        for (field, name) in [("installation", &self.installation), ("cell", &self.cell), ("environment", &self.environment)] {
+            if !origin_ok(name) {
+                return refuse(field, "it has 1 to 80 letters, digits, dots, dashes and underscores".to_owned());
+            }
+        }
+        if self.first_tenant == TenantId::platform() {
+            return refuse("first_tenant", "the platform is not a tenant to work in".to_owned());
+        }
+        if !(POLICY_TTL_MIN_MS..=POLICY_TTL_MAX_MS).contains(&self.policy_ttl_ms) {
+            return refuse("policy_ttl_ms", format!("it is between {POLICY_TTL_MIN_MS} and {POLICY_TTL_MAX_MS}"));
+        }
+        let limits = &self.limits;
+        for (field, value, least, most) in [
+            ("limits.body_bytes", limits.body_bytes, 1024, 8 << 20),
+            // hyper keeps at least one buffer of this size for each connection.
+            ("limits.header_bytes", limits.header_bytes, 8192, 1 << 20),
+            ("limits.headers", limits.headers, 16, 1024),
+            ("limits.connections", limits.connections, 1, 65_536),
+            ("limits.streams", limits.streams, 1, 65_536),
+            ("limits.jobs", limits.jobs, 1, 256),
+            ("limits.jobs_held", limits.jobs_held, 1, 65_536),
+        ] {
+            if !(least..=most).contains(&value) {
+                return refuse(field, format!("it is between {least} and {most}"));
+            }
+        }
+        for (field, value) in [
+            ("limits.header_read_ms", limits.header_read_ms),
+            ("limits.body_read_ms", limits.body_read_ms),
+            ("limits.shutdown_ms", limits.shutdown_ms),
+        ] {
+            if !(1..=600_000).contains(&value) {
+                return refuse(field, "it is between 1 and 600000".to_owned());
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(text: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        Config::parse(text, variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())))
+    }
+
+    #[test]
+    fn the_example_is_the_default_in_full() {
+        assert_eq!(with(Config::example(), &[]).unwrap(), Config::default());
+        assert_eq!(with("", &[]).unwrap(), Config::default());
+        // Every field of the default stands in the example, and every variable.
+        let example: toml::Table = toml::from_str(Config::example()).unwrap();
+        let default = toml::Table::try_from(Config::default()).unwrap();
+        for (name, value) in &default {
+            match value {
+                toml::Value::Table(fields) if name != "models" => {
+                    for field in fields.keys() {
+                        assert!(example[name].get(field).is_some(), "{name}.{field}");
+                    }
+                }
+                _ => assert!(name == "models" || example.contains_key(name), "{name}"),
+            }
+        }
+        for (name, _) in ENVIRONMENT.iter().filter(|(name, _)| !name.starts_with("WRIT_MODELS")) {
+            assert!(Config::example().contains(&format!("[{name}")), "{name}");
+        }
+    }
+
+    #[test]
+    fn variables_win_and_reach_every_field() {
+        let config = with(
+            "cell = \"file\"\n[limits]\njobs = 3\n",
+            &[
+                ("WRIT_CELL", "variable"),
+                ("WRIT_LIMITS_JOBS", "7"),
+                ("WRIT_PRIVATE_HOSTS", "http://127.0.0.1:1, http://127.0.0.1:2"),
+                ("WRIT_MODELS_OPENAI_BASE_URL", "https://models.example/v1"),
+                ("WRIT_KEY", "is of the client, and not looked at here"),
+            ],
+        )
+        .unwrap();
+        assert_eq!((config.cell.as_str(), config.limits.jobs), ("variable", 7));
+        assert_eq!(config.private_hosts, ["http://127.0.0.1:1", "http://127.0.0.1:2"]);
+        assert_eq!(config.models.openai.unwrap().credential, SecretRef::Env("OPENAI_API_KEY".into()));
+    }
+
+    #[test]
+    fn refuses_what_is_unknown_or_unsafe() {
+        for (text, expected) in [
+            ("\nlissten = \"127.0.0.1:1\"", "line 2: unknown field `lissten`"),
+            ("[limits]\nbody = 1", "body"),
+            ("listen = \"0.0.0.0:8787\"", "not loopback"),
+            ("listen = \"0.0.0.0:8787\"\ntls_terminated_upstream = true", "hosts"),
+            ("listen = \"10.0.0.1:8787\"", "not loopback"),
+            ("hosts = [\"Writ.example\"]", "lower case"),
+            ("installation = \"a/b\"", "installation"),
+            ("first_tenant = \"ten_platform\"", "platform"),
+            ("first_tenant = \"acme\"", "not an id"),
+            ("policy_ttl_ms = 0", "policy_ttl_ms"),
+            ("policy_ttl_ms = 999999999999", "policy_ttl_ms"),
+            ("[limits]\nbody_bytes = 0", "body_bytes"),
+            ("[limits]\njobs = 100000", "limits.jobs"),
+            ("[limits]\nheader_read_ms = 0", "header_read_ms"),
+            ("[models.openai]\nbase_url = \"https://a.example\"\ncredential = \"sk-live-1234\"", "env:NAME"),
+        ] {
+            let error = with(text, &[]).unwrap_err().to_string();
+            assert!(error.contains(expected), "{text}: {error}");
+            assert!(!error.contains("sk-live"), "{error}");
+        }
+        let error = with("", &[("WRIT_LIMITS_JOBS", "many")]).unwrap_err().to_string();
+        assert!(error.contains("WRIT_LIMITS_JOBS"), "{error}");
+        let open = "listen = \"0.0.0.0:8787\"\ntls_terminated_upstream = true\nhosts = [\"writ.example\"]";
+        assert!(with(open, &[]).is_ok());
+    }
+}

@@ -1,0 +1,221 @@
+//! The table of jobs: enqueuing, claiming in turn, prolonging, completing.
+//!
+//! A job is *ready* once its time has come. Claiming first makes ready what has become due, oldest first, then takes
+//! one job per tenant in turn, beginning after the tenant served last. Each step is one probe of an index, so a claim
+//! costs what it returns: neither a tenant with a million timers nor ten thousand tenants with nothing to do are
+//! walked over.
+//!
+//! Safety is the epoch alone: every claim raises it, and a completion under another one is refused. The lease's time
+//! only says when somebody else may try. An epoch belongs to one job, so the id of a finished job is not used again.
+
+use super::apply::Bench;
+use super::reads::{capped, id as read_id, signed, tenant as read_tenant, unsigned};
+use crate::{JobRow, UNKNOWN_KIND_PUT_OFF_MS};
+use kernel::changeset::NewJob;
+use kernel::permit::{Authority, JobKind, LeasedJob};
+use kernel::{Id, Lease, TenantId};
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+/// Most jobs made ready by one claim.
+const READIED_MAX: i64 = 1_000;
+/// Most jobs put off by one claim.
+const PUT_OFF_MAX: usize = 256;
+
+/// A job's epoch; `None`: there is no such job.
+pub(super) fn epoch(db: &Connection, tenant: &TenantId, job: &Id) -> rusqlite::Result<Option<u64>> {
+    db.prepare_cached("SELECT epoch FROM jobs WHERE tenant = ? AND id = ?")?
+        .query_row(params![tenant.as_str(), job.as_str()], |row| unsigned(row.get(0)?, 0))
+        .optional()
+}
+
+/// Enqueues a job; one that is held is claimed at once and its lease returned.
+pub(super) fn insert(
+    bench: &Bench<'_>,
+    tenant: &TenantId,
+    job: NewJob,
+    authority: &Authority,
+) -> rusqlite::Result<Option<Lease>> {
+    let held = i64::from(job.held);
+    let due_ms = if job.held { bench.now_ms.saturating_add(job.kind.lease_ms) } else { job.ready_at_ms };
+    let ready = !job.held && due_ms <= bench.now_ms;
+    // An authority is plain data with text keys; serialising it cannot fail.
+    let encoded = serde_json::to_vec(authority).unwrap_or_default();
+    bench
+        .db
+        .prepare_cached(
+            "INSERT INTO jobs (tenant, id, kind, ready, due_ms, epoch, starts, authority, body) \
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        )?
+        .execute(params![
+            tenant.as_str(),
+            job.id.as_str(),
+            job.kind.name,
+            ready,
+            due_ms,
+            held,
+            held,
+            encoded,
+            job.body
+        ])?;
+    Ok(job.held.then(|| {
+        bench.seal.lease(LeasedJob {
+            id: job.id,
+            tenant: tenant.clone(),
+            kind: job.kind,
+            epoch: 1,
+            starts: 1,
+            authority: authority.clone(),
+            body: job.body,
+            lease_until_ms: due_ms,
+        })
+    }))
+}
+
+/// Removes a job that was never claimed.
+pub(super) fn cancel(db: &Connection, tenant: &TenantId, job: &Id) -> rusqlite::Result<()> {
+    db.prepare_cached("DELETE FROM jobs WHERE tenant = ? AND id = ? AND epoch = 0")?
+        .execute(params![tenant.as_str(), job.as_str()])
+        .map(|_| ())
+}
+
+/// Removes a completed job.
+pub(super) fn complete(db: &Connection, tenant: &TenantId, job: &Id) -> rusqlite::Result<()> {
+    db.prepare_cached("DELETE FROM jobs WHERE tenant = ? AND id = ?")?
+        .execute(params![tenant.as_str(), job.as_str()])
+        .map(|_| ())
+}
+
+/// Prolongs a lease; `false`: somebody else has claimed the job, or it is gone.
+pub(super) fn renew(
+    bench: &Bench<'_>,
+    tenant: &TenantId,
+    job: &Id,
+    epoch: u64,
+    kind: &JobKind,
+) -> rusqlite::Result<bool> {
+    bench
+        .db
+        .prepare_cached("UPDATE jobs SET ready = 0, due_ms = ? WHERE tenant = ? AND id = ? AND epoch = ?")?
+        .execute(params![
+            bench.now_ms.saturating_add(kind.lease_ms),
+            tenant.as_str(),
+            job.as_str(),
+            signed(epoch)
+        ])
+        .map(|changed| changed == 1)
+}
+
+pub(super) const READY_SQL: &str = "UPDATE jobs SET ready = 1 WHERE n IN \
+     (SELECT n FROM jobs WHERE ready = 0 AND due_ms <= ? ORDER BY due_ms LIMIT ?)";
+pub(super) const NEXT_SQL: &str = "SELECT n, tenant, id, kind, epoch, starts, authority, body FROM jobs \
+     WHERE ready = 1 AND tenant > ? ORDER BY tenant, due_ms, n LIMIT 1";
+
+struct Due {
+    n: i64,
+    tenant: String,
+    id: String,
+    kind: String,
+    epoch: u64,
+    starts: u32,
+    authority: Vec<u8>,
+    body: Vec<u8>,
+}
+
+/// Claims due jobs, one per tenant in turn, beginning after the tenant served last.
+pub(super) fn claim(
+    bench: &Bench<'_>,
+    kinds: &'static [&'static JobKind],
+    limit: usize,
+    served_last: &mut String,
+) -> rusqlite::Result<Vec<Lease>> {
+    let db = bench.db;
+    db.prepare_cached(READY_SQL)?.execute(params![bench.now_ms, READIED_MAX])?;
+    let mut leases = Vec::new();
+    let mut put_off = 0;
+    let mut next = db.prepare_cached(NEXT_SQL)?;
+    while leases.len() < limit && put_off < PUT_OFF_MAX {
+        let due = next
+            .query_row([&*served_last], |row| {
+                Ok(Due {
+                    n: row.get(0)?,
+                    tenant: row.get(1)?,
+                    id: row.get(2)?,
+                    kind: row.get(3)?,
+                    epoch: unsigned(row.get(4)?, 4)?,
+                    starts: row.get(5)?,
+                    authority: row.get(6)?,
+                    body: row.get(7)?,
+                })
+            })
+            .optional()?;
+        let Some(due) = due else {
+            if served_last.is_empty() {
+                break;
+            }
+            // Past the last tenant: round again from the first.
+            served_last.clear();
+            continue;
+        };
+        served_last.clone_from(&due.tenant);
+        let known = kinds.iter().find(|known| known.name == due.kind);
+        let authority: Option<Authority> = serde_json::from_slice(&due.authority).ok();
+        let (id, tenant) = (read_id(&due.id, 2), read_tenant(&due.tenant, 1));
+        let (Some(kind), Some(authority), Ok(id), Ok(tenant)) = (known, authority, id, tenant) else {
+            // Work that this version does not know stays for one that does, out of the way for a while.
+            tracing::error!(job = due.id, kind = due.kind, "a job of an unknown kind is put off");
+            db.prepare_cached("UPDATE jobs SET ready = 0, due_ms = ? WHERE n = ?")?
+                .execute(params![bench.now_ms.saturating_add(UNKNOWN_KIND_PUT_OFF_MS), due.n])?;
+            put_off += 1;
+            continue;
+        };
+        let lease_until_ms = bench.now_ms.saturating_add(kind.lease_ms);
+        let (epoch, starts) = (due.epoch + 1, due.starts.saturating_add(1));
+        db.prepare_cached("UPDATE jobs SET ready = 0, due_ms = ?, epoch = ?, starts = ? WHERE n = ?")?
+            .execute(params![lease_until_ms, signed(epoch), starts, due.n])?;
+        leases.push(bench.seal.lease(LeasedJob {
+            id,
+            tenant,
+            kind,
+            epoch,
+            starts,
+            authority,
+            body: due.body,
+            lease_until_ms,
+        }));
+    }
+    Ok(leases)
+}
+
+pub(super) const NEXT_DUE_SQL: &str = "SELECT min(due_ms) FROM \
+     (SELECT * FROM (SELECT due_ms FROM jobs WHERE ready = 1 ORDER BY due_ms LIMIT 1) UNION ALL \
+      SELECT * FROM (SELECT due_ms FROM jobs WHERE ready = 0 ORDER BY due_ms LIMIT 1))";
+
+/// When the next job is due.
+pub(super) fn next_due_ms(db: &Connection) -> rusqlite::Result<Option<i64>> {
+    db.prepare_cached(NEXT_DUE_SQL)?.query_row([], |row| row.get(0))
+}
+
+pub(super) const LIST_SQL: &str = "SELECT * FROM (SELECT id, kind, due_ms, starts, n FROM jobs \
+      WHERE ready = 1 AND tenant = ?1 ORDER BY due_ms, n LIMIT ?2) \
+     UNION ALL SELECT * FROM (SELECT id, kind, due_ms, starts, n FROM jobs \
+      WHERE ready = 0 AND tenant = ?1 ORDER BY due_ms, n LIMIT ?2)";
+
+/// A tenant's jobs in order of their due time.
+pub(super) fn list(db: &Connection, tenant: &TenantId, limit: usize) -> rusqlite::Result<Vec<JobRow>> {
+    let mut rows: Vec<(JobRow, i64)> = db
+        .prepare_cached(LIST_SQL)?
+        .query_map(params![tenant.as_str(), capped(limit)], |row| {
+            let text: String = row.get(0)?;
+            let job = JobRow {
+                id: read_id(&text, 0)?,
+                kind: row.get(1)?,
+                due_ms: row.get(2)?,
+                starts: row.get(3)?,
+            };
+            Ok((job, row.get(4)?))
+        })?
+        .collect::<rusqlite::Result<_>>()?;
+    rows.sort_by_key(|(job, n)| (job.due_ms, *n));
+    rows.truncate(capped(limit) as usize);
+    Ok(rows.into_iter().map(|(job, _)| job).collect())
+}

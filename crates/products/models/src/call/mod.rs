@@ -1,0 +1,245 @@
+//! A governed call of a model: permitted, recorded before it is made, checked after, and paid for.
+//!
+//! ```text
+//! priced? → models.model.call (policy, intent, held job) → provider → check → models.call.finished → billing.usage.record
+//! ```
+//!
+//! The intent is durable before the provider hears of it, and the job that comes with it is held by the caller: if the
+//! process dies in between, the job's lease runs out and the call is closed as *unknown*, never silently repeated. A
+//! model call changes nothing outside but the bill, so whoever still needs the answer may ask again, under another key.
+//!
+//! Facts carry digests and counts. The prompt and the answer are in none of them.
+
+mod model;
+mod provider;
+mod verbs;
+
+pub use model::CallDoc;
+pub use provider::{OpenAi, Providers};
+
+use crate::check::{Checker, Violation};
+use crate::contract::{Ask, Pin, Usage};
+use act::{Class, Ctx, Domain, Draw as _, Fault};
+use billing::price;
+use contracts::models::{ModelCall, ModelCalls, ModelReply};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use harness::{Done, Harness, Terms};
+use kernel::{Id, Lease, hex, sha256};
+use serde_json::json;
+use std::sync::Arc;
+use store::crash;
+
+/// How often one key may stand for a new call after the former got lost.
+const LOST_MAX: u32 = 5;
+
+/// Codes that an operator may meet.
+pub const CODES: &[(&str, &str)] = &[
+    ("model.provider_unknown", "no provider of this name is configured"),
+    ("model.credential", "the provider's key could not be opened"),
+    ("model.lost", "earlier calls under this key got lost too often"),
+    ("model.schema_violation", "the answer does not follow the schema asked for"),
+    ("model.value_not_allowed", "the answer names a value that is not on the list"),
+    ("model.pin_mismatch", "the provider answered with another model than the one pinned"),
+    ("model.oversized", "the answer is larger than allowed"),
+    ("model.not_plain", "the answer is not plain JSON"),
+    ("model.ask_invalid", "the call itself is out of its limits"),
+    ("model.schema_invalid", "the answer schema of the workflow cannot be used"),
+];
+
+/// Calls models. Cheap to clone.
+#[derive(Clone)]
+pub struct Models(Arc<Inner>);
+
+struct Inner {
+    harness: Harness,
+    providers: Providers,
+}
+
+impl Models {
+    /// A caller of these providers.
+    pub fn new(harness: Harness, providers: Providers) -> Models {
+        Models(Arc::new(Inner { harness, providers }))
+    }
+
+    /// The domain's table.
+    pub fn domain(&self) -> Domain {
+        Domain {
+            name: "models",
+            kinds: &["models.call"],
+            facts: &["models.call.intended", "models.call.finished"],
+            verbs: verbs::verbs(),
+            routes: verbs::routes(),
+            jobs: vec![verbs::orphan(self.0.harness.clone())],
+            codes: CODES,
+        }
+    }
+
+    async fn call(&self, ctx: &Ctx, call: ModelCall) -> Result<ModelReply, Fault> {
+        let (provider, model) = call.pin.split_once('/').ok_or_else(|| unknown(&call.pin))?;
+        let ask = Ask {
+            model: Pin { model: model.to_owned(), accepts: call.accepts.clone() },
+            system: call.system.clone(),
+            user: call.user.clone(),
+            schema: call.schema.clone(),
+            allowed: call.allowed.clone(),
+            max_output_tokens: call.max_output_tokens,
+            temperature_milli: 0,
+        };
+        let checker = Checker::new(&ask).map_err(|violation| violated(&violation))?;
+        if !self.0.providers.knows(provider) {
+            return Err(unknown(&call.pin));
+        }
+        // An unpriced model is refused before it is called.
+        let view = self.0.harness.store().view(&ctx.tenant, self.0.harness.now_ms());
+        price::book(&view).await?.model(&call.pin)?;
+        let prompt = format!("{}\u{0}{}\u{0}{}", ask.system, ask.user, ask.schema);
+        let prompt_digest = hex::encode(&sha256(prompt.as_bytes()));
+        let (id, lease) = self.intend(ctx, &call, provider, model, &prompt_digest).await?;
+        crash::point("model.intended");
+        let answered = self.0.providers.ask(provider, &ctx.tenant, &ask).await;
+        crash::point("model.sent");
+        let (outcome, usage, model_reported) = match answered {
+            Err(failed) => (Err(failed.fault), failed.usage, None),
+            Ok(answer) => {
+                let reported = answer.model.clone();
+                let usage = answer.usage;
+                match checker.check(&answer) {
+                    Ok(checked) => (Ok(checked.into_body()), usage, Some(reported)),
+                    Err(violation) => (Err(violated(&violation)), usage, Some(reported)),
+                }
+            }
+        };
+        let fact = self.finish(ctx, lease, &id, &call, &outcome, usage, model_reported.as_deref()).await?;
+        crash::point("model.finished");
+        let cost_micros = self.bill(ctx, &id, &call, usage).await?;
+        let (input_tokens, output_tokens) = match usage {
+            Usage::Unknown | Usage::Unmetered => (None, None),
+            Usage::Reported(tokens) => (
+                Some(tokens.input_tokens + tokens.cached_input_tokens + tokens.cache_write_tokens),
+                Some(tokens.output_tokens + tokens.reasoning_tokens),
+            ),
+        };
+        Ok(ModelReply {
+            body: outcome?,
+            model: model_reported.unwrap_or_default(),
+            fact,
+            cost_micros,
+            input_tokens,
+            output_tokens,
+        })
+    }
+
+    /// Commits the intent. An earlier call under the same key that got lost is followed by a new one.
+    async fn intend(
+        &self,
+        ctx: &Ctx,
+        call: &ModelCall,
+        provider: &str,
+        model: &str,
+        prompt_digest: &str,
+    ) -> Result<(Id, Lease), Fault> {
+        for n in 0..LOST_MAX {
+            let key = if n == 0 { call.key.clone() } else { format!("{}#{n}", call.key) };
+            let ctx = Ctx { idempotency_key: Some(key), ..ctx.clone() };
+            let args = json!({
+                "run": call.run, "workflow": call.workflow, "provider": provider, "model": model,
+                "prompt_digest": prompt_digest, "max_output_tokens": call.max_output_tokens,
+                "sensitivity": call.sensitivity, "causes": call.causes,
+            });
+            match self.0.harness.act(&ctx, "models.model.call", args, Terms::default()).await? {
+                Done::Outcome { replayed: true, .. } => {}
+                Done::Outcome { value, held, .. } => {
+                    let id = value["call"].as_str().and_then(|text| Id::parse(text).ok());
+                    if let (Some(id), Some(lease)) = (id, held.into_iter().next()) {
+                        return Ok((id, lease));
+                    }
+                    return Err(act::internal("a model call was intended without a job"));
+                }
+                Done::Waiting { approval, .. } => {
+                    return Err(Fault::new(Class::NeedsApproval, "model.needs_approval", "policy wants a person to approve this call")
+                        .with(json!({"approval": approval})));
+                }
+            }
+        }
+        Err(Fault::new(Class::Upstream, "model.lost", "earlier calls under this key got lost too often"))
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "what a call came to, said once, in one place")]
+    async fn finish(
+        &self,
+        ctx: &Ctx,
+        lease: Lease,
+        id: &Id,
+        call: &ModelCall,
+        outcome: &Result<serde_json::Value, Fault>,
+        usage: Usage,
+        reported: Option<&str>,
+    ) -> Result<Id, Fault> {
+        let harness = &self.0.harness;
+        let stamp = harness.stamp(ctx);
+        let view = harness.store().view(&ctx.tenant, stamp.at_ms);
+        let stored = view.get::<CallDoc>(id).await?.ok_or_else(|| Fault::not_found("call"))?;
+        let status = outcome.as_ref().map_or_else(|fault| fault.code.clone(), |_| "answered".to_owned());
+        let tokens = verbs::tokens(usage);
+        let doc = CallDoc {
+            status: status.clone(),
+            reported: reported.map(str::to_owned),
+            finished_at_ms: Some(stamp.at_ms),
+            ..stored.doc.clone()
+        };
+        let mut fact = stamp.fact(
+            "models.call.finished",
+            &call.run,
+            (<CallDoc as store::Document>::KIND, id),
+            json!({"call": id, "status": status, "model": reported, "tokens": tokens,
+                   "answer": outcome.as_ref().ok().map(|body| hex::encode(&sha256(body.to_string().as_bytes())))}),
+        );
+        fact.causes.push(stored.intended.clone());
+        let fact_id = fact.id.clone();
+        let mut draft = stamp.draft();
+        draft.put_if(&stored, &doc).fact(fact);
+        harness.conclude(lease, draft, Vec::new()).await?;
+        Ok(fact_id)
+    }
+
+    /// Rates what the call used. Where the provider does not say, the row says that it was not measured.
+    async fn bill(&self, ctx: &Ctx, id: &Id, call: &ModelCall, usage: Usage) -> Result<i64, Fault> {
+        let harness = &self.0.harness;
+        let tokens = match usage {
+            Usage::Unknown | Usage::Unmetered => price::Tokens::default(),
+            Usage::Reported(tokens) => price::Tokens {
+                input: tokens.input_tokens,
+                cached_input: tokens.cached_input_tokens,
+                cache_write: tokens.cache_write_tokens,
+                output: tokens.output_tokens + tokens.reasoning_tokens,
+            },
+        };
+        let mut service = harness.service("billing", &ctx.tenant, vec![ctx.principal.id.clone()], &ctx.trace);
+        service.idempotency_key = Some(id.to_string());
+        let args = json!({"call": id, "run": call.run, "workflow": call.workflow, "model": call.pin, "tokens": tokens,
+                          "measured": usage != Usage::Unknown});
+        match harness.act(&service, "billing.usage.record", args, Terms::default()).await? {
+            Done::Outcome { value, .. } => Ok(value["cost_micros"].as_i64().unwrap_or(0)),
+            Done::Waiting { .. } => Err(act::internal("billing waits for an approval")),
+        }
+    }
+}
+
+impl ModelCalls for Models {
+    fn model_call<'a>(&'a self, ctx: &'a Ctx, call: ModelCall) -> BoxFuture<'a, Result<ModelReply, Fault>> {
+        self.call(ctx, call).boxed()
+    }
+}
+
+fn unknown(pin: &str) -> Fault {
+    Fault::invalid("model.provider_unknown", format!("no provider is configured for {pin}"))
+}
+
+fn violated(violation: &Violation) -> Fault {
+    let class = match violation {
+        Violation::AskInvalid(_) | Violation::SchemaInvalid(_) => Class::Invalid,
+        _ => Class::Upstream,
+    };
+    Fault::new(class, violation.code(), violation.to_string())
+}

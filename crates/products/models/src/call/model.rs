@@ -1,0 +1,43 @@
+//! The record of a call: metadata only.
+
+use kernel::Id;
+use serde::{Deserialize, Serialize};
+use store::Document;
+use store::key::Key;
+
+/// A call of a model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CallDoc {
+    /// `cal_…`
+    pub id: Id,
+    /// The run it is for.
+    pub run: Id,
+    /// The workflow of the run.
+    pub workflow: String,
+    /// The provider's name in the configuration.
+    pub provider: String,
+    /// The model that was pinned.
+    pub model: String,
+    /// SHA-256 of the prompt and the schema.
+    pub prompt_digest: String,
+    /// `intended`, `answered`, `unknown`, or the code of what went wrong.
+    pub status: String,
+    /// The model as the provider reported it.
+    pub reported: Option<String>,
+    /// The fact of the intent.
+    pub intended: Id,
+    /// When it was intended, milliseconds UTC.
+    pub intended_at_ms: i64,
+    /// When it ended.
+    pub finished_at_ms: Option<i64>,
+}
+
+impl Document for CallDoc {
+    const KIND: &'static str = "models.call";
+    fn id(&self) -> &Id {
+        &self.id
+    }
+    fn indexes(&self) -> Vec<(&'static str, Vec<u8>)> {
+        vec![("run", Key::new().text(self.run.as_str()).integer(self.intended_at_ms).bytes())]
+    }
+}

@@ -1,0 +1,184 @@
+//! The act of calling a model, and the end of calls that nobody came back from.
+
+use super::CallDoc;
+use crate::contract::Usage;
+use act::{Auth, Call, Draw as _, Fault, JobSpec, Method, Param, Plan, Route, Target, Verb};
+use futures::FutureExt as _;
+use harness::Harness;
+use kernel::permit::JobKind;
+use kernel::{Id, Lease};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use store::key::Key;
+use store::{Document as _, Range};
+
+/// Closes a call whose caller has gone.
+pub static CALL: JobKind = JobKind {
+    name: "models.call",
+    writes: &["models.call"],
+    facts: &["models.call.finished"],
+    lease_ms: 120_000,
+    starts_max: 20,
+};
+
+/// Arguments of `models.model.call`. The prompt is not among them: policy sees what is called, not what is said.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CallArgs {
+    /// The run it is for.
+    pub run: String,
+    /// The workflow of the run.
+    pub workflow: String,
+    /// The provider's name in the configuration.
+    pub provider: String,
+    /// The model that is pinned.
+    pub model: String,
+    /// SHA-256 of the prompt and the schema.
+    pub prompt_digest: String,
+    /// Most tokens of output.
+    pub max_output_tokens: u32,
+    /// How the data is classified.
+    pub sensitivity: String,
+    /// Facts that led to it.
+    #[serde(default)]
+    pub causes: Vec<String>,
+}
+
+fn run(args: &CallArgs) -> Result<Id, Fault> {
+    Id::parse(&args.run).map_err(|_| Fault::not_found("run"))
+}
+
+/// The verbs.
+pub(super) fn verbs() -> Vec<Verb> {
+    vec![Verb {
+        act: "models.model.call",
+        summary: "Calls a model",
+        args: || schemars::schema_for!(CallArgs).into(),
+        writes: &["models.call"],
+        facts: &["models.call.intended"],
+        secret_args: &[],
+        on_closed: None,
+        aim: Arc::new(|_, args, _| {
+            async move {
+                let args: CallArgs = act::parse(args)?;
+                let mut target = Target::of("flows.run", &run(&args)?);
+                target.attributes = json!({
+                    "provider": args.provider, "model": args.model, "sensitivity": args.sensitivity,
+                    "max_output_tokens": args.max_output_tokens,
+                });
+                Ok(target)
+            }
+            .boxed()
+        }),
+        plan: Arc::new(|_, args, stamp| {
+            async move {
+                let args: CallArgs = act::parse(args)?;
+                let run = run(&args)?;
+                let id = stamp.id("cal");
+                let mut fact = stamp.fact(
+                    "models.call.intended",
+                    &run,
+                    (CallDoc::KIND, &id),
+                    json!({"call": id, "provider": args.provider, "model": args.model, "prompt": args.prompt_digest}),
+                );
+                fact.causes = args.causes.iter().filter_map(|cause| Id::parse(cause).ok()).take(8).collect();
+                let doc = CallDoc {
+                    id: id.clone(),
+                    run,
+                    workflow: args.workflow,
+                    provider: args.provider,
+                    model: args.model,
+                    prompt_digest: args.prompt_digest,
+                    status: "intended".into(),
+                    reported: None,
+                    intended: fact.id.clone(),
+                    intended_at_ms: stamp.at_ms,
+                    finished_at_ms: None,
+                };
+                let mut plan = Plan { draft: stamp.draft(), outcome: json!({"call": id}) };
+                plan.draft.put_new(&doc).fact(fact).job(stamp.id("job"), &CALL, stamp.at_ms, true, &json!({"call": id}));
+                Ok(plan)
+            }
+            .boxed()
+        }),
+    }]
+}
+
+/// Usage as facts carry it.
+pub(super) fn tokens(usage: Usage) -> Value {
+    match usage {
+        Usage::Unknown | Usage::Unmetered => Value::Null,
+        Usage::Reported(tokens) => {
+            let bounded = |count: u64| count.min((1 << 53) - 1);
+            json!({
+                "input": bounded(tokens.input_tokens), "cached_input": bounded(tokens.cached_input_tokens),
+                "cache_write": bounded(tokens.cache_write_tokens), "output": bounded(tokens.output_tokens),
+                "reasoning": bounded(tokens.reasoning_tokens),
+            })
+        }
+    }
+}
+
+/// Closes a call that was intended and never ended as unknown.
+pub(super) fn orphan(harness: Harness) -> JobSpec {
+    JobSpec {
+        kind: &CALL,
+        run: Arc::new(move |lease| {
+            let harness = harness.clone();
+            async move {
+                let job = lease.id.clone();
+                if let Err(error) = close(&harness, lease).await {
+                    tracing::warn!(%job, %error, "a lost model call could not be closed; it will be tried again");
+                }
+            }
+            .boxed()
+        }),
+    }
+}
+
+async fn close(harness: &Harness, lease: Lease) -> Result<(), Fault> {
+    let body: Value = serde_json::from_slice(&lease.body).map_err(act::internal)?;
+    let id = Id::parse(body["call"].as_str().unwrap_or_default()).map_err(act::internal)?;
+    let ctx = harness.service("models", &lease.tenant, lease.authority.on_behalf_of.clone(), &lease.authority.trace);
+    let stamp = harness.stamp(&ctx);
+    let view = harness.store().view(&lease.tenant, stamp.at_ms);
+    let stored = view.get::<CallDoc>(&id).await?.ok_or_else(|| Fault::not_found("call"))?;
+    let doc = CallDoc { status: "unknown".into(), finished_at_ms: Some(stamp.at_ms), ..stored.doc.clone() };
+    let mut fact = stamp.fact(
+        "models.call.finished",
+        &doc.run,
+        (CallDoc::KIND, &id),
+        json!({"call": id, "status": "unknown", "model": null, "tokens": null, "answer": null}),
+    );
+    fact.causes.push(stored.intended.clone());
+    let mut draft = stamp.draft();
+    draft.put_if(&stored, &doc).fact(fact);
+    harness.conclude(lease, draft, Vec::new()).await?;
+    Ok(())
+}
+
+/// The routes.
+pub(super) fn routes() -> Vec<Route> {
+    vec![Route {
+        method: Method::Get,
+        path: "/v1/model-calls",
+        operation: "model_call_list",
+        summary: "List the model calls of a run",
+        auth: Auth::Principal,
+        call: Call::Query(
+            "models.call.read",
+            Arc::new(|query| {
+                async move {
+                    let run = query.id("run", "run")?;
+                    let range = Range::of("run", Key::new().text(run.as_str()).bytes());
+                    let found = query.view.list::<CallDoc>(range).await?;
+                    Ok(json!({"items": found.iter().map(|found| &found.stored.doc).collect::<Vec<_>>()}))
+                }
+                .boxed()
+            }),
+        ),
+        query: &[Param { name: "run", summary: "the run" }],
+    }]
+}

@@ -1,0 +1,64 @@
+//! Calling a model.
+
+use act::{Ctx, Fault};
+use futures::future::BoxFuture;
+use kernel::Id;
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// A call as a workflow asks for it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelCall {
+    /// Names this attempt: the same key never pays twice for one answer that arrived.
+    pub key: String,
+    /// The run it is for; its facts are counted in the run's stream.
+    pub run: Id,
+    /// The workflow of the run, for the bill.
+    pub workflow: String,
+    /// `provider/model`, as the workflow version pins it.
+    pub pin: String,
+    /// Dated names that the provider may report for the pin.
+    pub accepts: Vec<String>,
+    /// What the model is told to do; from the workflow.
+    pub system: String,
+    /// What it is to do it with; from outside, and hostile.
+    pub user: String,
+    /// JSON Schema of the answer.
+    pub schema: Value,
+    /// The only values that these fields of the answer may have.
+    pub allowed: BTreeMap<String, Vec<String>>,
+    /// Most tokens of output.
+    pub max_output_tokens: u32,
+    /// How the data is classified, for policy: `internal`, `restricted`.
+    pub sensitivity: String,
+    /// Facts that led to it.
+    pub causes: Vec<Id>,
+}
+
+/// An answer that has passed every check.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelReply {
+    /// The answer.
+    pub body: Value,
+    /// The model as the provider reported it.
+    pub model: String,
+    /// The fact that recorded the end of the call.
+    pub fact: Id,
+    /// What it cost, in millionths of the price book's currency.
+    pub cost_micros: i64,
+    /// Input tokens of all kinds; `None` if the provider did not say.
+    pub input_tokens: Option<u64>,
+    /// Output tokens, reasoning included.
+    pub output_tokens: Option<u64>,
+}
+
+/// Calls models under policy, with a record, a pin and a price.
+pub trait ModelCalls: Send + Sync + 'static {
+    /// Calls a model.
+    ///
+    /// # Errors
+    /// Refusals of policy; `billing.unpriced`; answers that break their contract (`model.*`, class Upstream, not
+    /// retryable by themselves: the caller may ask once more under another key); failures of the provider with their
+    /// `Retry-After`.
+    fn model_call<'a>(&'a self, ctx: &'a Ctx, call: ModelCall) -> BoxFuture<'a, Result<ModelReply, Fault>>;
+}

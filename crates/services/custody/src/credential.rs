@@ -1,0 +1,417 @@
+//! The resource `custody.secret`: a named, versioned, sealed value that connectors refer to.
+//!
+//! Others hold a [`CredentialRef`], `secret:<name>`, in their own records and facts; the value stays here. Putting a value
+//! under a name that exists makes a new version and replaces the sealed bytes, so the old value is gone. Revoking wipes the
+//! bytes and keeps the metadata, so that a fact that names the secret still leads somewhere.
+//!
+//! The value is a secret argument of its verb: it enters no policy input, no side row, no approval and no fact. An act with
+//! secret arguments cannot wait for approval, because it would have to be stored while it waits.
+
+use crate::seal::Place;
+use crate::secret::{SECRET_BYTES_MAX, Secret};
+use crate::{Custody, Keyring};
+use act::{Auth, Call, Class, Coded, Draw as _, Fault, Method, Plan, Route, Target, Verb, parse};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use futures::FutureExt as _;
+use kernel::{Id, TenantId};
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Value, json};
+use std::fmt;
+use std::sync::Arc;
+use store::key::Key;
+use store::{Document, Range, ReadError, Store};
+use zeroize::Zeroize as _;
+
+/// Longest name, in bytes.
+pub const NAME_BYTES_MAX: usize = 60;
+/// Longest purpose, in bytes.
+pub const PURPOSE_BYTES_MAX: usize = 200;
+
+/// A secret at rest.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+pub struct SecretDoc {
+    /// `sec_<name>`
+    pub id: Id,
+    /// Raised by every put, from 1; part of what is authenticated.
+    pub version: u64,
+    /// The sealed value, base64; empty once revoked.
+    pub sealed: String,
+    /// The key-encryption key it was sealed under.
+    pub key_id: String,
+    /// What it is for, in the words of whoever stored it.
+    pub purpose: String,
+    /// When the first version was stored, milliseconds UTC.
+    pub created_at_ms: i64,
+    /// When this version was stored.
+    pub stored_at_ms: i64,
+    /// Who stored this version.
+    pub stored_by: Id,
+    /// When it was revoked.
+    pub revoked_at_ms: Option<i64>,
+}
+
+impl Document for SecretDoc {
+    const KIND: &'static str = "custody.secret";
+    fn id(&self) -> &Id {
+        &self.id
+    }
+    fn indexes(&self) -> Vec<(&'static str, Vec<u8>)> {
+        vec![("name", Key::new().text(self.id.as_str()).bytes())]
+    }
+}
+
+/// Names a secret of the same tenant: `secret:<name>`. Safe to store, print and state in facts.
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct CredentialRef(Id);
+
+/// The text is no reference to a secret.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not a credential: expected secret:<name> of lower-case letters, digits, dots and dashes")]
+pub struct CredentialRefError;
+
+impl CredentialRef {
+    /// Reads `secret:<name>`.
+    ///
+    /// # Errors
+    /// If the scheme is another one or the name outside its grammar.
+    pub fn parse(text: &str) -> Result<CredentialRef, CredentialRefError> {
+        let name = text.strip_prefix("secret:").ok_or(CredentialRefError)?;
+        secret_id(name).map(CredentialRef).ok_or(CredentialRefError)
+    }
+
+    /// The secret's record, `sec_<name>`.
+    pub fn record(&self) -> &Id {
+        &self.0
+    }
+
+    /// The secret's name.
+    pub fn name(&self) -> &str {
+        secret_name(&self.0)
+    }
+}
+
+impl fmt::Display for CredentialRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "secret:{}", self.name())
+    }
+}
+
+impl fmt::Debug for CredentialRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl TryFrom<String> for CredentialRef {
+    type Error = CredentialRefError;
+    fn try_from(text: String) -> Result<CredentialRef, CredentialRefError> {
+        CredentialRef::parse(&text)
+    }
+}
+
+impl From<CredentialRef> for String {
+    fn from(reference: CredentialRef) -> String {
+        reference.to_string()
+    }
+}
+
+fn secret_id(name: &str) -> Option<Id> {
+    if name.len() > NAME_BYTES_MAX { None } else { Id::parse(&format!("sec_{name}")).ok() }
+}
+
+fn secret_name(id: &Id) -> &str {
+    id.as_str().split_once('_').map_or("", |(_, name)| name)
+}
+
+/// Why a secret cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum CustodyError {
+    /// There is none of this name in the tenant.
+    #[error("there is no secret of this name")]
+    Missing,
+    /// It was revoked.
+    #[error("the secret has been revoked")]
+    Revoked,
+    /// It does not open.
+    #[error("the secret does not open under the installation's key")]
+    Damaged,
+    /// Storage failed.
+    #[error("storage cannot be read")]
+    Read(#[from] ReadError),
+}
+
+impl Coded for CustodyError {
+    fn code(&self) -> &'static str {
+        match self {
+            CustodyError::Missing => "custody.secret_missing",
+            CustodyError::Revoked => "custody.secret_revoked",
+            CustodyError::Damaged => "custody.secret_damaged",
+            CustodyError::Read(error) => error.code(),
+        }
+    }
+    fn class(&self) -> Class {
+        match self {
+            CustodyError::Missing | CustodyError::Revoked => Class::Conflict,
+            CustodyError::Damaged => Class::Unavailable,
+            CustodyError::Read(error) => error.class(),
+        }
+    }
+}
+
+/// Opens the secret that `reference` names.
+pub(crate) async fn open(
+    keyring: &Keyring,
+    store: &Store,
+    tenant: &TenantId,
+    reference: &CredentialRef,
+) -> Result<Secret, CustodyError> {
+    let row = store.record(tenant, SecretDoc::KIND, reference.record()).await?.ok_or(CustodyError::Missing)?;
+    let doc = store::decode::<SecretDoc>(&row)?.doc;
+    if doc.revoked_at_ms.is_some() {
+        return Err(CustodyError::Revoked);
+    }
+    let sealed = BASE64.decode(&doc.sealed).map_err(|_| CustodyError::Damaged)?;
+    let place = Place { tenant, record: reference.record(), version: doc.version };
+    keyring.unseal(place, &doc.key_id, &sealed).map_err(|_| CustodyError::Damaged)
+}
+
+/// Arguments of `custody.secret.put`.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Put {
+    /// The secret's name: lower-case letters, digits, dots and dashes.
+    pub name: String,
+    /// What it is for.
+    pub purpose: String,
+    /// The value. It is sealed at once and never returned.
+    #[serde(deserialize_with = "value")]
+    #[schemars(with = "String", extend("writeOnly" = true))]
+    pub value: Secret,
+}
+
+/// Reads a secret value. Anything but a text is refused in words of our own: the deserialiser's error would quote it.
+fn value<'de, D: Deserializer<'de>>(from: D) -> Result<Secret, D::Error> {
+    match Value::deserialize(from)? {
+        Value::String(text) => Ok(Secret::new(text.into_bytes())),
+        _ => Err(serde::de::Error::custom("value is a text")),
+    }
+}
+
+/// Arguments of `custody.secret.revoke`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Revoke {
+    /// The secret's name.
+    pub name: String,
+}
+
+fn invalid(message: &str) -> Fault {
+    Fault::invalid("custody.secret_invalid", message)
+}
+
+fn put_args(args: &Value) -> Result<(Id, String, Secret), Fault> {
+    let args: Put = parse(args)?;
+    let id = secret_id(&args.name).ok_or_else(|| {
+        invalid("a secret's name is at most 60 lower-case letters, digits, dots and dashes, and begins with a letter or digit")
+    })?;
+    if args.purpose.len() > PURPOSE_BYTES_MAX || args.purpose.chars().any(char::is_control) {
+        return Err(invalid("a purpose is one line of at most 200 bytes"));
+    }
+    if args.value.expose().is_empty() || args.value.expose().len() > SECRET_BYTES_MAX {
+        return Err(invalid("a value has 1 byte to 64 KiB"));
+    }
+    Ok((id, args.purpose, args.value))
+}
+
+fn revoke_args(args: &Value) -> Result<Id, Fault> {
+    let args: Revoke = parse(args)?;
+    secret_id(&args.name).ok_or_else(|| Fault::not_found("secret"))
+}
+
+/// The verbs.
+pub(crate) fn verbs(custody: &Custody) -> Vec<Verb> {
+    let keyring = custody.keyring().clone();
+    vec![
+        Verb {
+            act: "custody.secret.put",
+            summary: "Stores a secret, or a new version of one",
+            args: || schemars::schema_for!(Put).into(),
+            writes: &["custody.secret"],
+            facts: &["custody.secret.stored"],
+            secret_args: &["value"],
+            on_closed: None,
+            aim: Arc::new(|view, args, _| {
+                async move {
+                    let (id, purpose, _) = put_args(args)?;
+                    let version = view.get::<SecretDoc>(&id).await?.map_or(0, |stored| stored.version) + 1;
+                    let mut target = Target::of(SecretDoc::KIND, &id);
+                    target.attributes = json!({"name": secret_name(&id), "version": version});
+                    target.preview = vec![
+                        ("Store secret".into(), secret_name(&id).to_owned()),
+                        ("Version".into(), version.to_string()),
+                        ("Purpose".into(), purpose),
+                    ];
+                    Ok(target)
+                }
+                .boxed()
+            }),
+            plan: Arc::new(move |view, args, stamp| {
+                let keyring = keyring.clone();
+                async move {
+                    let (id, purpose, value) = put_args(args)?;
+                    let stored = view.get::<SecretDoc>(&id).await?;
+                    let version = stored.as_ref().map_or(0, |stored| stored.version) + 1;
+                    let place = Place { tenant: &stamp.ctx.tenant, record: &id, version };
+                    let mut entropy = stamp.ids.entropy();
+                    let (key_id, sealed) = keyring.seal(place, &value, &entropy);
+                    entropy.zeroize();
+                    let doc = SecretDoc {
+                        id: id.clone(),
+                        version,
+                        sealed: BASE64.encode(sealed),
+                        key_id: key_id.clone(),
+                        purpose,
+                        created_at_ms: stored.as_ref().map_or(stamp.at_ms, |stored| stored.created_at_ms),
+                        stored_at_ms: stamp.at_ms,
+                        stored_by: stamp.ctx.principal.id.clone(),
+                        revoked_at_ms: None,
+                    };
+                    let mut plan = Plan {
+                        draft: stamp.draft(),
+                        outcome: json!({"secret": id, "credential": format!("secret:{}", secret_name(&id)), "version": version}),
+                    };
+                    match &stored {
+                        Some(stored) => plan.draft.put_if(stored, &doc),
+                        None => plan.draft.put_new(&doc),
+                    };
+                    plan.draft.fact(stamp.fact(
+                        "custody.secret.stored",
+                        &id,
+                        (SecretDoc::KIND, &id),
+                        json!({"version": version, "key": key_id}),
+                    ));
+                    Ok(plan)
+                }
+                .boxed()
+            }),
+        },
+        Verb {
+            act: "custody.secret.revoke",
+            summary: "Revokes a secret and wipes its value",
+            args: || schemars::schema_for!(Revoke).into(),
+            writes: &["custody.secret"],
+            facts: &["custody.secret.revoked"],
+            secret_args: &[],
+            on_closed: None,
+            aim: Arc::new(|view, args, _| {
+                async move {
+                    let id = revoke_args(args)?;
+                    let doc = view.get::<SecretDoc>(&id).await?.ok_or_else(|| Fault::not_found("secret"))?;
+                    let mut target = Target::of(SecretDoc::KIND, &id);
+                    target.attributes = json!({"name": secret_name(&id), "version": doc.version});
+                    target.preview = vec![("Revoke secret".into(), secret_name(&id).to_owned())];
+                    Ok(target)
+                }
+                .boxed()
+            }),
+            plan: Arc::new(|view, args, stamp| {
+                async move {
+                    let id = revoke_args(args)?;
+                    let stored = view.get::<SecretDoc>(&id).await?.ok_or_else(|| Fault::not_found("secret"))?;
+                    if stored.revoked_at_ms.is_some() {
+                        return Err(Fault::conflict("custody.secret_revoked", "the secret has been revoked"));
+                    }
+                    let doc = SecretDoc {
+                        sealed: String::new(),
+                        revoked_at_ms: Some(stamp.at_ms),
+                        ..stored.doc.clone()
+                    };
+                    let mut plan =
+                        Plan { draft: stamp.draft(), outcome: json!({"secret": id, "revoked_at_ms": stamp.at_ms}) };
+                    plan.draft.put_if(&stored, &doc).fact(stamp.fact(
+                        "custody.secret.revoked",
+                        &id,
+                        (SecretDoc::KIND, &id),
+                        json!({"version": doc.version}),
+                    ));
+                    Ok(plan)
+                }
+                .boxed()
+            }),
+        },
+    ]
+}
+
+/// The metadata of a secret: everything but the sealed bytes.
+fn shown(doc: &SecretDoc) -> Value {
+    json!({
+        "name": secret_name(&doc.id), "credential": format!("secret:{}", secret_name(&doc.id)),
+        "version": doc.version, "purpose": doc.purpose, "key": doc.key_id, "created_at_ms": doc.created_at_ms,
+        "stored_at_ms": doc.stored_at_ms, "stored_by": doc.stored_by, "revoked_at_ms": doc.revoked_at_ms,
+    })
+}
+
+/// The routes.
+pub(crate) fn routes() -> Vec<Route> {
+    vec![
+        Route {
+            method: Method::Post,
+            path: "/v1/secrets",
+            operation: "secret_put",
+            summary: "Store a secret, or a new version of one",
+            auth: Auth::Principal,
+            call: Call::Verb("custody.secret.put"),
+            query: &[],
+        },
+        Route {
+            method: Method::Post,
+            path: "/v1/secrets/{name}/revoke",
+            operation: "secret_revoke",
+            summary: "Revoke a secret and wipe its value",
+            auth: Auth::Principal,
+            call: Call::Verb("custody.secret.revoke"),
+            query: &[],
+        },
+        Route {
+            method: Method::Get,
+            path: "/v1/secrets",
+            operation: "secret_list",
+            summary: "List the tenant's secrets by name, without their values",
+            auth: Auth::Principal,
+            call: Call::Query(
+                "custody.secret.read",
+                Arc::new(|query| {
+                    async move {
+                        let found = query.view.list::<SecretDoc>(Range::of("name", Vec::new())).await?;
+                        Ok(json!({"items": found.iter().map(|found| shown(&found.stored)).collect::<Vec<_>>()}))
+                    }
+                    .boxed()
+                }),
+            ),
+            query: &[],
+        },
+        Route {
+            method: Method::Get,
+            path: "/v1/secrets/{name}",
+            operation: "secret_show",
+            summary: "Show a secret's metadata",
+            auth: Auth::Principal,
+            call: Call::Query(
+                "custody.secret.read",
+                Arc::new(|query| {
+                    async move {
+                        let id = query.param("name").and_then(secret_id).ok_or_else(|| Fault::not_found("secret"))?;
+                        let doc =
+                            query.view.peek::<SecretDoc>(&id).await?.ok_or_else(|| Fault::not_found("secret"))?;
+                        Ok(shown(&doc))
+                    }
+                    .boxed()
+                }),
+            ),
+            query: &[],
+        },
+    ]
+}

@@ -1,0 +1,7 @@
+//! The policy half of the governor from outside: what an upload accepts, and what a policy decides.
+
+mod bundles;
+mod documents;
+mod hostile;
+mod platform;
+mod support;

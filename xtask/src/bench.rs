@@ -1,0 +1,210 @@
+//! `cargo xtask bench`: measures, and writes the figures into the README.
+//!
+//! The measuring is the crate `bench`'s: it runs each case beside its baseline and
+//! leaves `bench/results/latest.json`, a list of
+//!
+//! ```text
+//! {"name", "value", "unit", "baseline", "ratio", "fsync_p50_us", "at", "bar"}
+//! ```
+//!
+//! `baseline` (in the same unit), `ratio`, `fsync_p50_us` and `bar` may be null or
+//! absent; `at` is in milliseconds UTC, `bar` is the promise in words (`≥ 0.5`). The
+//! table in the README is made from that file and from nothing else; the house
+//! rules compare the two.
+
+use std::ffi::OsString;
+use std::fs;
+
+use serde_json::Value;
+
+use crate::Failure;
+use crate::stage::Call;
+
+pub(crate) const RESULTS: &str = "bench/results/latest.json";
+pub(crate) const README: &str = "README.md";
+pub(crate) const BEGIN: &str = "<!-- bench:begin -->";
+pub(crate) const END: &str = "<!-- bench:end -->";
+
+/// What stands where a figure has no value.
+const NONE: &str = "–";
+const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+
+/// Runs the benchmarks, unless only the table is wanted, then writes the table.
+pub(crate) fn run(args: &[OsString]) -> Result<(), Failure> {
+    if args != ["--table"] {
+        let fixed = ["run", "--release", "--package", "bench", "--"].map(OsString::from);
+        let measure = Call::new("cargo", fixed.iter().chain(args));
+        measure.run().map_err(|failure| Failure::new(format!("`{}`: {failure}", measure.line())))?;
+    }
+    let results = read(RESULTS)?;
+    let readme = read(README)?;
+    let with_table = with_table(&readme, &results)?;
+    fs::write(README, with_table).map_err(|error| Failure::new(format!("cannot write {README}: {error}")))?;
+    println!("the table of {README} is that of {RESULTS}");
+    Ok(())
+}
+
+fn read(path: &str) -> Result<String, Failure> {
+    fs::read_to_string(path).map_err(|error| Failure::new(format!("cannot read {path}: {error}")))
+}
+
+/// The README with the table of `results` between its markers.
+pub(crate) fn with_table(readme: &str, results: &str) -> Result<String, Failure> {
+    let table = table(results)?;
+    readme
+        .split_once(BEGIN)
+        .and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)))
+        .map(|(before, after)| format!("{before}{BEGIN}\n{table}{END}{after}"))
+        .ok_or_else(|| {
+            Failure::new(format!("{README} has no place for the figures: add `{BEGIN}` and `{END}`"))
+        })
+}
+
+/// A Markdown table of the results.
+fn table(results: &str) -> Result<String, Failure> {
+    let results: Value = serde_json::from_str(results)
+        .map_err(|error| Failure::new(format!("{RESULTS} is no JSON: {error}")))?;
+    let rows = results.as_array().ok_or_else(|| Failure::new(format!("{RESULTS} is no list")))?;
+    let mut table = String::from(
+        "| figure | measured | baseline | ratio | bar | fsync p50 | on |\n|---|--:|--:|--:|--:|--:|---|\n",
+    );
+    for row in rows {
+        let cells = cells(row).ok_or_else(|| {
+            Failure::new(format!("{RESULTS}: a row needs name, value, unit and at, and has {row}"))
+        })?;
+        table.push_str(&format!("| {} |\n", cells.join(" | ")));
+    }
+    Ok(table)
+}
+
+/// `None` if something that every row has is not there, or is of another type.
+fn cells(row: &Value) -> Option<[String; 7]> {
+    let unit = row["unit"].as_str()?;
+    let in_unit = |value: &Value| Some(format!("{} {unit}", number(value)?).trim_end().to_owned());
+    let or_none = |text: Option<String>| text.unwrap_or_else(|| NONE.to_owned());
+    Some([
+        format!("`{}`", row["name"].as_str()?),
+        in_unit(&row["value"])?,
+        or_none(in_unit(&row["baseline"])),
+        or_none(number(&row["ratio"])),
+        or_none(row["bar"].as_str().map(|bar| bar.replace('|', "\\|"))),
+        or_none(number(&row["fsync_p50_us"]).map(|us| format!("{us} µs"))),
+        date(row["at"].as_i64()?),
+    ])
+}
+
+/// Three digits that count, thousands apart; `None` if it is no number.
+fn number(value: &Value) -> Option<String> {
+    let value = value.as_f64()?;
+    let size = value.abs();
+    if size < 99.95 {
+        let decimals = if size >= 9.995 { 1 } else { 2 };
+        let decimals = if size < 0.0995 && size > 0.0 { 4 } else { decimals };
+        let text = format!("{value:.decimals$}");
+        // 3.00 is 3, but 30 stays 30.
+        return Some(text.trim_end_matches('0').trim_end_matches('.').to_owned());
+    }
+    let digits = format!("{size:.0}");
+    let mut text = if value < 0.0 { "-".to_owned() } else { String::new() };
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    Some(text)
+}
+
+/// The day of a time in milliseconds UTC, as `YYYY-MM-DD` (the civil calendar
+/// counted in 400-year eras that begin on 1 March, so that a leap day comes last).
+fn date(at_ms: i64) -> String {
+    let days = at_ms.div_euclid(DAY_MS) + 719_468;
+    let era = days.div_euclid(146_097);
+    let day_of_era = days.rem_euclid(146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RESULTS_JSON: &str = r#"[
+        {"name": "commit_64", "value": 6123.4, "unit": "commits/s", "baseline": 9000, "ratio": 0.6804,
+         "fsync_p50_us": 310.2, "at": 1709164800000, "bar": "≥ 0.5"},
+        {"name": "flow_seq", "value": 7.25, "unit": "ms", "baseline": null, "ratio": null, "at": 1709251200000}
+    ]"#;
+
+    #[test]
+    fn the_table_replaces_only_what_is_between_the_markers() {
+        let readme = format!("before\n{BEGIN}\nold\n{END}\nafter\n");
+        let expected = format!(
+            "before\n{BEGIN}\n\
+             | figure | measured | baseline | ratio | bar | fsync p50 | on |\n\
+             |---|--:|--:|--:|--:|--:|---|\n\
+             | `commit_64` | 6,123 commits/s | 9,000 commits/s | 0.68 | ≥ 0.5 | 310 µs | 2024-02-29 |\n\
+             | `flow_seq` | 7.25 ms | – | – | – | – | 2024-03-01 |\n\
+             {END}\nafter\n"
+        );
+        let once = with_table(&readme, RESULTS_JSON).expect("markers and figures are there");
+        assert_eq!(once, expected);
+        assert_eq!(
+            with_table(&once, RESULTS_JSON).expect("still there"),
+            expected,
+            "writing twice changes nothing"
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_shown_is_refused() {
+        let readme = format!("{BEGIN}{END}");
+        let bad = [
+            ("no markers", RESULTS_JSON, "no place for the figures"),
+            (&readme, "{", "is no JSON"),
+            (&readme, "{}", "is no list"),
+            (&readme, r#"[{"name": "x", "value": "fast", "unit": "ms", "at": 0}]"#, "a row needs"),
+            (&readme, r#"[{"name": "x", "value": 1, "unit": "ms"}]"#, "a row needs"),
+        ];
+        for (readme, results, expected) in bad {
+            let failure = with_table(readme, results).expect_err(expected).to_string();
+            assert!(failure.contains(expected), "{failure}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_read_at_a_glance() {
+        let cases = [
+            (0.0, "0"),
+            (0.012_34, "0.0123"),
+            (0.5, "0.5"),
+            (3.0, "3"),
+            (7.256, "7.26"),
+            (30.0, "30"),
+            (99.94, "99.9"),
+            (100.0, "100"),
+            (612_345.6, "612,346"),
+            (-1_234_567.0, "-1,234,567"),
+        ];
+        for (value, expected) in cases {
+            assert_eq!(number(&serde_json::json!(value)).as_deref(), Some(expected));
+        }
+    }
+
+    #[test]
+    fn days_are_those_of_the_calendar() {
+        let cases = [
+            (0, "1970-01-01"),
+            (-1, "1969-12-31"),
+            (951_782_400_000, "2000-02-29"),
+            (4_107_542_400_000, "2100-03-01"),
+        ];
+        for (at_ms, expected) in cases {
+            assert_eq!(date(at_ms), expected);
+        }
+    }
+}

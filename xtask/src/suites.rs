@@ -1,0 +1,73 @@
+//! The Python suites: second opinions in another language.
+//!
+//! Some things prove little when the code under test also writes the test: that
+//! the stand-in for ServiceNow is one to a client that others wrote, that an
+//! evidence bundle can be verified by a program that shares no code with ours.
+//! Those are checked by scripts in Python, with the packages that `scripts/setup`
+//! pins into `.venv`.
+//!
+//! To add one: a row here. A script in a `tests` folder that is in no row, and a
+//! row whose script is gone, fail the house rules. A suite exits with 0 only if
+//! it ran and everything passed.
+
+use crate::stage::{Call, Stage, built};
+
+const PYTHON: &str = ".venv/bin/python";
+/// In an argument: the folder that cargo builds into.
+const TARGET: &str = "{target}";
+
+/// One script with what must be built for it.
+pub(crate) struct Suite {
+    pub(crate) name: &'static str,
+    /// Relative to the workspace root.
+    pub(crate) script: &'static str,
+    /// Arguments of `cargo build`, one list per call; none if it needs nothing.
+    pub(crate) builds: &'static [&'static [&'static str]],
+    /// Arguments of the script.
+    pub(crate) args: &'static [&'static str],
+}
+
+pub(crate) const PYTHON_SUITES: &[Suite] = &[
+    // pysnc, as customers use it, against the stand-in for ServiceNow.
+    Suite {
+        name: "sandbox fidelity (pysnc)",
+        script: "crates/edge/sandbox/tests/fidelity_pysnc.py",
+        builds: &[&["--package", "sandbox", "--example", "serve"]],
+        args: &["{target}/debug/examples/serve"],
+    },
+];
+
+impl Suite {
+    pub(crate) fn stage(&self) -> Stage {
+        let builds = self.builds.iter().map(|args| Call::new("cargo", ["build"].iter().chain(*args)));
+        let args = self.args.iter().map(|arg| arg.replace(TARGET, &built("").to_string_lossy()));
+        let script = Call::new(PYTHON, std::iter::once(self.script.to_owned()).chain(args));
+        Stage::calls(format!("python: {}", self.name), builds.chain([script]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stage::Work;
+
+    #[test]
+    fn a_suite_is_its_builds_and_then_its_script() {
+        let suite = Suite {
+            name: "n",
+            script: "crates/a/b/tests/s.py",
+            builds: &[&["--package", "b"]],
+            args: &["{target}/debug/b", "x"],
+        };
+        let Work::Calls(calls) = suite.stage().work else { panic!("a suite is made of calls") };
+        let lines: Vec<String> = calls.iter().map(Call::line).collect();
+        let binary = built("debug/b");
+        assert_eq!(
+            lines,
+            [
+                "cargo build --package b".to_owned(),
+                format!(".venv/bin/python crates/a/b/tests/s.py {} x", binary.display())
+            ]
+        );
+    }
+}
