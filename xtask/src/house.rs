@@ -51,7 +51,8 @@ pub(crate) struct Crate {
 }
 
 impl Crate {
-    /// The floor it stands on; `None` for this crate, which is no part of the product.
+    /// The floor it stands on; `None` for `bench` and this crate, which are no part
+    /// of the product: they may depend on any crate, and none on them.
     pub(crate) fn floor(&self) -> Option<&str> {
         self.folder.strip_prefix("crates/")?.split('/').next()
     }

@@ -39,15 +39,17 @@ writes if {
 	effect_class != "READ"
 }
 
+fields := input.resource.attributes.fields if is_array(input.resource.attributes.fields)
+
 deny contains "connector.field_not_allowed" if {
 	writes
-	some field in input.resource.attributes.fields
+	some field in fields
 	not field in data.writ.config.write_fields
 }
 
 deny contains "connector.fields_unknown" if {
 	writes
-	not is_array(input.resource.attributes.fields)
+	not fields
 }
 
 # Writes wait for people: how many, and of which tier, is a matter of the class.
@@ -69,19 +71,24 @@ required := {"reason": reason, "tier": needed.tier, "approvals": needed.approval
 approval_suffices if {
 	needed := data.writ.config.approvals[approval_class]
 	input.context.approved
-	count({approval.approver |
+	people := {approver |
 		some approval in input.context.approvals
 		approval.tier >= needed.tier
-	}) >= needed.approvals
+		approver := approval.approver
+	}
+	count(people) >= needed.approvals
 }
 
 notes contains "approval.granted" if approval_suffices
 
-# The workflow may ask for writes without a person, where the model was sure and the ticket is not urgent.
+# The workflow may ask for writes without a person, where the model was sure and the ticket is not urgent. Rego orders
+# values of different types, and every text is more than any number: hence the checks.
 
 automatic if {
 	approval_class == "write"
 	input.resource.attributes.auto_approve == true
+	is_number(input.resource.attributes.confidence_milli)
+	is_number(input.resource.attributes.priority)
 	input.resource.attributes.confidence_milli >= data.writ.config.automatic.confidence_milli
 	input.resource.attributes.priority >= data.writ.config.automatic.priority
 }

@@ -7,20 +7,45 @@ package writ
 
 default verdict := {"effect": "DENY", "reasons": ["policy.no_rule"]}
 
-verdict := {"effect": "DENY", "reasons": deny} if {
-	count(deny) > 0
-} else := {"effect": "STEP_UP", "reasons": step_up} if {
-	count(step_up) > 0
-} else := {
+verdict := {"effect": "DENY", "reasons": deny} if denied
+
+verdict := {"effect": "STEP_UP", "reasons": step_up} if stepped_up
+
+verdict := {
 	"effect": "HITL",
 	"reasons": [required.reason],
 	"approver_tier": required.tier,
 	"approvals": required.approvals,
 } if {
+	not denied
+	not stepped_up
 	required
-} else := {"effect": "THROTTLE", "reasons": ["throttle.rate"], "per_minute": rate} if {
-	rate := data.writ.config.throttles[input.action]
-} else := {"effect": "ALLOW", "reasons": notes} if true
+}
+
+verdict := {"effect": "THROTTLE", "reasons": ["throttle.rate"], "per_minute": rate} if {
+	free
+	rate
+}
+
+verdict := {"effect": "ALLOW", "reasons": notes} if {
+	free
+	not rate
+}
+
+denied if count(deny) > 0
+
+stepped_up if {
+	not denied
+	count(step_up) > 0
+}
+
+free if {
+	not denied
+	not stepped_up
+	not required
+}
+
+rate := data.writ.config.throttles[input.action]
 
 # What an allowed act was allowed on, besides a role.
 notes contains "access.role_granted" if role_grants

@@ -32,7 +32,7 @@ const FLOORS: &[Floor] = &[
     },
     // Products meet through `contracts` or over the public API.
     Floor { name: "products", stair: &[] },
-    Floor { name: "edge", stair: &[&["sandbox", "client"], &["server"], &["cli"], &["bench"]] },
+    Floor { name: "edge", stair: &[&["sandbox", "client"], &["server"], &["cli"]] },
 ];
 
 /// What any crate may use in its tests, from any height: `testkit` exists for
@@ -135,7 +135,7 @@ mod tests {
             ("crates/edge/client", &["egress"]),
             ("crates/edge/server", &["flows"]),
             ("crates/edge/cli", &["server", "client"]),
-            ("crates/edge/bench", &["server", "store"]),
+            ("bench", &["server", "store"]),
             ("xtask", &["serde_json"]),
         ]);
         expect(&check(&house), &[]);

@@ -138,7 +138,7 @@ mod tests {
             ("crates/services/governor", &["regorus"]),
             ("crates/edge/server", &["axum"]),
             ("crates/edge/sandbox", &["axum"]),
-            ("crates/edge/bench", &["rusqlite"]),
+            ("bench", &["rusqlite"]),
         ]);
         expect(&check(&house), &[]);
     }

@@ -7,7 +7,7 @@
 use super::{Finding, House};
 
 const ROOT: &str = "Cargo.toml";
-const MEMBERS: &str = r#"members = ["crates/*/*", "xtask"]"#;
+const MEMBERS: &str = r#"members = ["crates/*/*", "bench", "xtask"]"#;
 
 pub(super) fn check(house: &House) -> Vec<Finding> {
     let mut findings = root(house.tree.text(ROOT).unwrap_or_default());
@@ -106,7 +106,7 @@ mod tests {
     use super::*;
     use crate::tree::Tree;
 
-    const GOOD_ROOT: &str = "[workspace]\nmembers = [\"crates/*/*\", \"xtask\"]\n";
+    const GOOD_ROOT: &str = "[workspace]\nmembers = [\"crates/*/*\", \"bench\", \"xtask\"]\n";
 
     fn with(files: &[(&str, &str)]) -> House {
         let mut house = crates(&[("crates/foundation/kernel", &[])]);

@@ -8,6 +8,7 @@
 //! Those who add a field: give it a default and a unit in [`Config`], a row in [`ENVIRONMENT`], a documented line in
 //! `writ.example.toml`. Tests hold the three together.
 
+use custody::CredentialRef;
 use kernel::TenantId;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -68,6 +69,8 @@ pub struct Config {
     pub sequencing: SequencingMode,
     /// How long the built-in policy is in force after it was signed, milliseconds. Default 15 minutes.
     pub policy_ttl_ms: i64,
+    /// At this start, put the built-in policy in force even if another was published. Default false.
+    pub policy_reset: bool,
     /// Private destinations, `scheme://host[:port]`, that connectors and models may have. Default none.
     pub private_hosts: Vec<String>,
     /// Bounds of everything that a stranger could make large.
@@ -148,8 +151,8 @@ pub struct OpenAi {
 pub enum SecretRef {
     /// `env:NAME`: in this variable of the process.
     Env(String),
-    /// `secret:NAME`: in custody, as a secret of the platform's tenant.
-    Custody(String),
+    /// `secret:NAME`: in custody, as a secret of the tenant that acts.
+    Custody(CredentialRef),
 }
 
 impl TryFrom<String> for SecretRef {
@@ -159,11 +162,11 @@ impl TryFrom<String> for SecretRef {
             !name.is_empty() && name.len() <= 80 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte))
         };
         // The text itself is not repeated: it may be the secret, put in the wrong place.
-        match text.split_once(':') {
-            Some(("env", name)) if name_ok(name) => Ok(SecretRef::Env(name.to_owned())),
-            Some(("secret", name)) if name_ok(name) => Ok(SecretRef::Custody(name.to_owned())),
-            _ => Err("a secret is named as env:NAME or secret:NAME".to_owned()),
-        }
+        let named = match text.split_once(':') {
+            Some(("env", name)) if name_ok(name) => Some(SecretRef::Env(name.to_owned())),
+            _ => CredentialRef::parse(&text).ok().map(SecretRef::Custody),
+        };
+        named.ok_or_else(|| "a secret is named as env:NAME or secret:NAME".to_owned())
     }
 }
 
@@ -171,7 +174,7 @@ impl From<SecretRef> for String {
     fn from(secret: SecretRef) -> String {
         match secret {
             SecretRef::Env(name) => format!("env:{name}"),
-            SecretRef::Custody(name) => format!("secret:{name}"),
+            SecretRef::Custody(reference) => reference.to_string(),
         }
     }
 }
@@ -190,6 +193,7 @@ impl Default for Config {
             first_tenant: TenantId::parse("ten_main").unwrap_or_else(|_| TenantId::platform()),
             sequencing: SequencingMode::Immediate,
             policy_ttl_ms: 15 * 60 * 1000,
+            policy_reset: false,
             private_hosts: Vec::new(),
             limits: Limits::default(),
             models: Models::default(),
@@ -239,6 +243,7 @@ pub const ENVIRONMENT: &[(&str, Setter)] = &[
         Ok(())
     }),
     ("WRIT_POLICY_TTL_MS", |config, text| Ok(config.policy_ttl_ms = parsed(text)?)),
+    ("WRIT_POLICY_RESET", |config, text| Ok(config.policy_reset = parsed(text)?)),
     ("WRIT_PRIVATE_HOSTS", |config, text| Ok(config.private_hosts = list(text))),
     ("WRIT_LIMITS_BODY_BYTES", |config, text| Ok(config.limits.body_bytes = parsed(text)?)),
     ("WRIT_LIMITS_HEADER_BYTES", |config, text| Ok(config.limits.header_bytes = parsed(text)?)),

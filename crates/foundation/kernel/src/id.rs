@@ -33,18 +33,19 @@ impl Id {
 
     /// Reads an id from outside.
     pub fn parse(text: &str) -> Result<Id, IdError> {
+        if Id::valid(text) { Ok(Id(text.into())) } else { Err(IdError) }
+    }
+
+    /// Whether `text` is an id, for those who need no copy of it.
+    pub fn valid(text: &str) -> bool {
         let bytes = text.as_bytes();
-        let split = bytes.iter().position(|byte| *byte == b'_').ok_or(IdError)?;
+        let Some(split) = bytes.iter().position(|byte| *byte == b'_') else { return false };
         let (prefix, body) = (&bytes[..split], &bytes[split + 1..]);
-        let body_ok = body.first().is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
-            && body.iter().all(|byte| {
-                byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'.' || *byte == b'-'
-            });
-        if bytes.len() <= ID_BYTES_MAX && prefix_ok(prefix) && body_ok {
-            Ok(Id(text.into()))
-        } else {
-            Err(IdError)
-        }
+        let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+        bytes.len() <= ID_BYTES_MAX
+            && prefix_ok(prefix)
+            && body.first().is_some_and(|byte| plain(*byte))
+            && body.iter().all(|byte| plain(*byte) || *byte == b'.' || *byte == b'-')
     }
 
     /// The kind prefix, without the underscore.

@@ -52,8 +52,7 @@ mod tests {
     #[test]
     fn keys_sort_like_their_parts() {
         let key = |text: &str, number| Key::new().text(text).integer(number).bytes();
-        let mut parts =
-            vec![("b", 1), ("a", i64::MAX), ("a", -5), ("ab", 0), ("a", i64::MIN), ("a", 3), ("", 9)];
+        let mut parts = [("b", 1), ("a", i64::MAX), ("a", -5), ("ab", 0), ("a", i64::MIN), ("a", 3), ("", 9)];
         let mut keys: Vec<_> = parts.iter().map(|(text, number)| key(text, *number)).collect();
         parts.sort();
         keys.sort();

@@ -129,6 +129,12 @@ pub struct Row {
     pub body: Vec<u8>,
 }
 
+/// A record found by an index, with the key that it was found under.
+pub type IndexedRow = (Vec<u8>, Row);
+
+/// The outcome kept under an idempotency key: the digest of the arguments, and the body.
+pub type KeptOutcome = (Digest, Vec<u8>);
+
 /// A range of an index.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Range {
@@ -218,7 +224,7 @@ pub trait Engine: Send + Sync + 'static {
         tenant: &'a TenantId,
         kind: &'a str,
         range: Range,
-    ) -> Pending<'a, Result<Vec<(Vec<u8>, Row)>, ReadError>>;
+    ) -> Pending<'a, Result<Vec<IndexedRow>, ReadError>>;
     /// Finds a record by a unique key.
     fn record_unique<'a>(
         &'a self,
@@ -235,14 +241,14 @@ pub trait Engine: Send + Sync + 'static {
         name: &'a str,
         key: &'a [u8],
     ) -> Pending<'a, Result<Option<(TenantId, Row)>, ReadError>>;
-    /// Reads the outcome under an idempotency key: the digest of its arguments and its body.
+    /// Reads the outcome under an idempotency key.
     fn outcome<'a>(
         &'a self,
         tenant: &'a TenantId,
         principal: &'a Id,
         act: &'a str,
         key: &'a str,
-    ) -> Pending<'a, Result<Option<(Digest, Vec<u8>)>, ReadError>>;
+    ) -> Pending<'a, Result<Option<KeptOutcome>, ReadError>>;
     /// Reads bytes by their digest.
     fn blob<'a>(
         &'a self,

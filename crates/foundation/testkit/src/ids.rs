@@ -51,7 +51,12 @@ impl SeededIds {
         // The builder overwrites the upper four bits of the first byte (version) and the upper two of the third
         // (variant); the 26 bits that it leaves of the first four bytes hold the count.
         let made = state.made;
-        random[..4].copy_from_slice(&[(made >> 22) as u8, (made >> 14) as u8, (made >> 8) as u8 & 0x3f, made as u8]);
+        random[..4].copy_from_slice(&[
+            (made >> 22) as u8,
+            (made >> 14) as u8,
+            (made >> 8) as u8 & 0x3f,
+            made as u8,
+        ]);
         uuid::Builder::from_unix_timestamp_millis(u64::try_from(at_ms).unwrap_or(0), &random).into_uuid()
     }
 

@@ -56,7 +56,7 @@ pub struct Scope(value::Value);
 impl Scope {
     /// A scope over these names.
     pub fn new(names: &Map<String, Value>) -> Scope {
-        Scope(value::Value::from_serialize(names))
+        Scope(value::Value::from(value::Serde(names)))
     }
 }
 
@@ -67,7 +67,6 @@ fn environment() -> &'static Environment<'static> {
         env.set_undefined_behavior(UndefinedBehavior::Strict);
         env.set_fuel(Some(FUEL));
         env.set_recursion_limit(64);
-        env.set_debug(false);
         env.set_formatter(|out, _, value| match value.kind() {
             ValueKind::Undefined => Err(Error::from(ErrorKind::UndefinedError)),
             ValueKind::None => Ok(()),

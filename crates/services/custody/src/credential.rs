@@ -168,7 +168,8 @@ pub(crate) async fn open(
     tenant: &TenantId,
     reference: &CredentialRef,
 ) -> Result<Secret, CustodyError> {
-    let row = store.record(tenant, SecretDoc::KIND, reference.record()).await?.ok_or(CustodyError::Missing)?;
+    let row =
+        store.record(tenant, SecretDoc::KIND, reference.record()).await?.ok_or(CustodyError::Missing)?;
     let doc = store::decode::<SecretDoc>(&row)?.doc;
     if doc.revoked_at_ms.is_some() {
         return Err(CustodyError::Revoked);
@@ -320,7 +321,8 @@ pub(crate) fn verbs(custody: &Custody) -> Vec<Verb> {
             plan: Arc::new(|view, args, stamp| {
                 async move {
                     let id = revoke_args(args)?;
-                    let stored = view.get::<SecretDoc>(&id).await?.ok_or_else(|| Fault::not_found("secret"))?;
+                    let stored =
+                        view.get::<SecretDoc>(&id).await?.ok_or_else(|| Fault::not_found("secret"))?;
                     if stored.revoked_at_ms.is_some() {
                         return Err(Fault::conflict("custody.secret_revoked", "the secret has been revoked"));
                     }
@@ -329,8 +331,10 @@ pub(crate) fn verbs(custody: &Custody) -> Vec<Verb> {
                         revoked_at_ms: Some(stamp.at_ms),
                         ..stored.doc.clone()
                     };
-                    let mut plan =
-                        Plan { draft: stamp.draft(), outcome: json!({"secret": id, "revoked_at_ms": stamp.at_ms}) };
+                    let mut plan = Plan {
+                        draft: stamp.draft(),
+                        outcome: json!({"secret": id, "revoked_at_ms": stamp.at_ms}),
+                    };
                     plan.draft.put_if(&stored, &doc).fact(stamp.fact(
                         "custody.secret.revoked",
                         &id,
@@ -403,9 +407,15 @@ pub(crate) fn routes() -> Vec<Route> {
                 "custody.secret.read",
                 Arc::new(|query| {
                     async move {
-                        let id = query.param("name").and_then(secret_id).ok_or_else(|| Fault::not_found("secret"))?;
-                        let doc =
-                            query.view.peek::<SecretDoc>(&id).await?.ok_or_else(|| Fault::not_found("secret"))?;
+                        let id = query
+                            .param("name")
+                            .and_then(secret_id)
+                            .ok_or_else(|| Fault::not_found("secret"))?;
+                        let doc = query
+                            .view
+                            .peek::<SecretDoc>(&id)
+                            .await?
+                            .ok_or_else(|| Fault::not_found("secret"))?;
                         Ok(shown(&doc))
                     }
                     .boxed()

@@ -39,7 +39,10 @@ use store::Store;
 pub const CODES: &[(&str, &str)] = &[
     ("custody.secret_missing", "a credential names a secret that does not exist in the tenant"),
     ("custody.secret_revoked", "a credential names a secret that has been revoked"),
-    ("custody.secret_damaged", "a sealed secret does not open: it was changed, moved, or sealed under another key"),
+    (
+        "custody.secret_damaged",
+        "a sealed secret does not open: it was changed, moved, or sealed under another key",
+    ),
     ("custody.secret_invalid", "a secret's name, purpose or value is outside its limits"),
     ("custody.key_exposed", "a key file can be read by others than its owner"),
     ("custody.key_missing", "the keys folder exists and lacks a file"),

@@ -139,7 +139,7 @@ fn completion(
     let body: Value = serde_json::from_slice(&call.body)
         .map_err(|_| Problem::new(400, "We could not parse the JSON body of your request.".into()))?;
     let model = body["model"].as_str().ok_or_else(|| Problem::bad("model", "a string is required"))?;
-    if false {
+    if model != config.name && model != config.version {
         let message = format!("The model `{model}` does not exist or you do not have access to it.");
         return Err(Problem { code: Some("model_not_found"), ..Problem::new(404, message) });
     }

@@ -18,7 +18,7 @@
 
 use act::{Class, Fault};
 use axum::body::Body;
-use axum::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
 use serde_json::{Map, Value, json};
@@ -139,7 +139,7 @@ impl Refusal {
 
     /// The problem, with a text for people. The text never repeats what was sent.
     pub fn because(self, detail: impl Into<String>) -> Problem {
-        Problem { status: self.status(), allow: None, fault: Fault::new(self.class(), self.code(), detail) }
+        Problem { status: self.status(), fault: Fault::new(self.class(), self.code(), detail) }
     }
 }
 
@@ -148,15 +148,13 @@ impl Refusal {
 pub struct Problem {
     /// The status.
     pub status: StatusCode,
-    /// Methods that the route has, for 405.
-    pub allow: Option<HeaderValue>,
     /// What it is.
     pub fault: Fault,
 }
 
 impl From<Fault> for Problem {
     fn from(fault: Fault) -> Problem {
-        Problem { status: status(fault.class), allow: None, fault }
+        Problem { status: status(fault.class), fault }
     }
 }
 
@@ -196,9 +194,6 @@ impl Problem {
         if let Some(seconds) = retry_after_s(fault) {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
-        if let Some(allow) = &self.allow {
-            headers.insert(ALLOW, allow.clone());
-        }
         match fault.class {
             Class::Unauthenticated => {
                 headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"writ\""));
@@ -225,33 +220,32 @@ fn retry_after_s(fault: &Fault) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use futures::executor::block_on;
 
-    fn rendered(problem: &Problem) -> (Value, Response) {
+    async fn rendered(problem: Problem) -> (Value, Response) {
         let (parts, body) = problem.render("req_1").into_parts();
-        let bytes = block_on(axum::body::to_bytes(body, 1 << 16)).unwrap();
+        let bytes = axum::body::to_bytes(body, 1 << 16).await.unwrap();
         (serde_json::from_slice(&bytes).unwrap(), Response::from_parts(parts, Body::empty()))
     }
 
-    #[test]
-    fn internal_details_stay_inside_and_others_go_out() {
-        let (body, _) = rendered(&act::internal("disk /var/lib/secret.db is gone").into());
+    #[tokio::test]
+    async fn internal_details_stay_inside_and_others_go_out() {
+        let (body, _) = rendered(act::internal("disk /var/lib/secret.db is gone").into()).await;
         assert_eq!(body["status"], 500);
         assert!(!body.to_string().contains("secret.db"), "{body}");
         assert!(body.get("details").is_none());
-        let (body, _) = rendered(&Fault::conflict("a.b", "no").with(json!({"n": 1})).into());
+        let (body, _) = rendered(Fault::conflict("a.b", "no").with(json!({"n": 1})).into()).await;
         assert_eq!((&body["details"]["n"], &body["type"], &body["class"]), (&json!(1), &json!("/errors/a.b"), &json!("conflict")));
     }
 
-    #[test]
-    fn waits_and_challenges_stand_in_headers() {
+    #[tokio::test]
+    async fn waits_and_challenges_stand_in_headers() {
         let throttled = Fault { retry_after_ms: Some(1001), ..Fault::new(Class::Throttled, "a.b", "slow down") };
-        assert_eq!(rendered(&throttled.into()).1.headers()[RETRY_AFTER], "2");
-        assert_eq!(rendered(&Fault::new(Class::Contention, "a.b", "again").into()).1.headers()[RETRY_AFTER], "1");
-        assert!(rendered(&Fault::invalid("a.b", "no").into()).1.headers().get(RETRY_AFTER).is_none());
-        let step_up = rendered(&Fault::new(Class::StepUp, "a.b", "who").into()).1;
+        assert_eq!(rendered(throttled.into()).await.1.headers()[RETRY_AFTER], "2");
+        assert_eq!(rendered(Fault::new(Class::Contention, "a.b", "again").into()).await.1.headers()[RETRY_AFTER], "1");
+        assert!(rendered(Fault::invalid("a.b", "no").into()).await.1.headers().get(RETRY_AFTER).is_none());
+        let step_up = rendered(Fault::new(Class::StepUp, "a.b", "who").into()).await.1;
         assert!(step_up.headers()[WWW_AUTHENTICATE].to_str().unwrap().contains("insufficient_user_authentication"));
-        let (_, missing) = rendered(&Refusal::Credentials.because("none"));
+        let (_, missing) = rendered(Refusal::Credentials.because("none")).await;
         assert_eq!((missing.status(), missing.headers().contains_key(WWW_AUTHENTICATE)), (StatusCode::UNAUTHORIZED, true));
     }
 }

@@ -7,7 +7,7 @@
 use super::entries;
 use super::jobs;
 use super::log::{self, Log};
-use super::reads::{signed, tenant as read_tenant, unsigned};
+use super::reads::{digest as read_digest, signed, tenant as read_tenant, unsigned};
 use crate::{CommitError, Committed, SEQUENCE_MAX};
 use kernel::changeset::{Draft, NewJob, Operation, Origin, Outcome, Put, REFUSAL_KINDS};
 use kernel::fact::Place;
@@ -514,23 +514,38 @@ fn tenant_loaded<'t>(
     tenants.get_mut(tenant).ok_or_else(|| rusqlite::Error::InvalidColumnName("heads".into()))
 }
 
+/// A fact that has no place yet.
+struct Waiting {
+    n: i64,
+    tenant: TenantId,
+    stream: String,
+    stream_n: u64,
+    hash: Digest,
+    leaf: Vec<u8>,
+}
+
 /// Moves waiting facts into their logs, in the order in which they were committed.
 pub(super) fn sequence(bench: &mut Bench<'_>, limit: usize) -> rusqlite::Result<usize> {
     let db = bench.db;
-    let waiting: Vec<(i64, String, String, u64, Vec<u8>, Vec<u8>)> = db
+    let waiting: Vec<Waiting> = db
         .prepare_cached("SELECT n, tenant, stream, stream_n, hash, leaf FROM intake ORDER BY n LIMIT ?")?
         .query_map([limit.min(SEQUENCE_MAX) as i64], |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?, unsigned(row.get(3)?, 3)?, row.get(4)?, row.get(5)?))
+            Ok(Waiting {
+                n: row.get(0)?,
+                tenant: read_tenant(row.get_ref(1)?.as_str()?, 1)?,
+                stream: row.get(2)?,
+                stream_n: unsigned(row.get(3)?, 3)?,
+                hash: read_digest(row.get_ref(4)?.as_blob()?, 4)?,
+                leaf: row.get(5)?,
+            })
         })?
         .collect::<rusqlite::Result<_>>()?;
-    for (n, name, stream, stream_n, hash, leaf) in &waiting {
-        let tenant_id = read_tenant(name, 1)?;
-        let hash = super::reads::digest(hash, 4)?;
-        tenant(db, bench.tenants, &tenant_id)?;
-        bench.touch(&tenant_id);
+    for Waiting { n, tenant: of, stream, stream_n, hash, leaf } in &waiting {
+        tenant(db, bench.tenants, of)?;
+        bench.touch(of);
         // Facts were taken in only for tenants with a head row.
-        let state = tenant_loaded(bench.tenants, &tenant_id)?;
-        state.log.append(db, &tenant_id, stream, *stream_n, hash, leaf)?;
+        let state = tenant_loaded(bench.tenants, of)?;
+        state.log.append(db, of, stream, *stream_n, *hash, leaf)?;
         db.prepare_cached("DELETE FROM intake WHERE n = ?")?.execute([n])?;
     }
     Ok(waiting.len())

@@ -91,10 +91,13 @@ impl Log {
             return Ok(());
         }
         let root = self.root();
-        let mut chain = self.batch_hash.to_vec();
-        chain.extend_from_slice(&self.size().to_be_bytes());
-        chain.extend_from_slice(&root);
-        self.batch_hash = sha256(&chain);
+        // A log that is new and still empty is no batch.
+        if self.size() > 0 {
+            let mut chain = self.batch_hash.to_vec();
+            chain.extend_from_slice(&self.size().to_be_bytes());
+            chain.extend_from_slice(&root);
+            self.batch_hash = sha256(&chain);
+        }
         db.prepare_cached(
             "INSERT INTO heads (tenant, origin, size, root, edge, batch_hash) VALUES (?, ?, ?, ?, ?, ?) \
              ON CONFLICT (tenant) DO UPDATE SET size = excluded.size, root = excluded.root, edge = excluded.edge, \

@@ -29,8 +29,8 @@ mod writer;
 pub use schema::OpenError;
 
 use crate::{
-    CheckpointRow, Clock, CommitError, Committed, Engine, Head, Hints, JobRow, LeafRow, Pending, Range,
-    ReadError, Row, Sequencing,
+    CheckpointRow, Clock, CommitError, Committed, Engine, Head, Hints, IndexedRow, JobRow, KeptOutcome,
+    LeafRow, Pending, Range, ReadError, Row, Sequencing,
 };
 use futures::FutureExt as _;
 use kernel::changeset::{Changeset, Operation};
@@ -239,7 +239,7 @@ impl Engine for Sqlite {
         tenant: &'a TenantId,
         kind: &'a str,
         range: Range,
-    ) -> Pending<'a, Result<Vec<(Vec<u8>, Row)>, ReadError>> {
+    ) -> Pending<'a, Result<Vec<IndexedRow>, ReadError>> {
         async move { self.read(|db| reads::record_list(db, tenant, kind, &range)) }.boxed()
     }
 
@@ -268,7 +268,7 @@ impl Engine for Sqlite {
         principal: &'a Id,
         act: &'a str,
         key: &'a str,
-    ) -> Pending<'a, Result<Option<(Digest, Vec<u8>)>, ReadError>> {
+    ) -> Pending<'a, Result<Option<KeptOutcome>, ReadError>> {
         async move { self.read(|db| reads::outcome(db, tenant, principal, act, key)) }.boxed()
     }
 

@@ -1,6 +1,6 @@
 //! Reading records, outcomes, blobs and asides, and the conversions that every read needs.
 
-use crate::{PAGE_MAX, Range, Row, key};
+use crate::{IndexedRow, KeptOutcome, PAGE_MAX, Range, Row, key};
 use kernel::{Digest, Id, TenantId};
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension as _, params};
@@ -90,7 +90,7 @@ pub(super) fn record_list(
     tenant: &TenantId,
     kind: &str,
     range: &Range,
-) -> rusqlite::Result<Vec<(Vec<u8>, Row)>> {
+) -> rusqlite::Result<Vec<IndexedRow>> {
     let (sql, ListBounds { after, end }) = list_sql(range);
     let (after_key, after_id) = after.unzip();
     let mut statement = db.prepare_cached(&sql)?;
@@ -161,7 +161,7 @@ pub(super) fn outcome(
     principal: &Id,
     act: &str,
     key: &str,
-) -> rusqlite::Result<Option<(Digest, Vec<u8>)>> {
+) -> rusqlite::Result<Option<KeptOutcome>> {
     db.prepare_cached(
         "SELECT args_digest, body FROM outcomes WHERE tenant = ? AND principal = ? AND act = ? AND key = ?",
     )?

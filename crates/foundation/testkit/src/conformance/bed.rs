@@ -109,14 +109,15 @@ impl Bed {
     }
 
     /// Creates a tenant, `ten_<name>`; its log has one fact.
-    pub(crate) async fn tenant(&self, name: &str) -> TenantId {
+    pub async fn tenant(&self, name: &str) -> TenantId {
         let tenant = tenant_id(name);
         self.genesis(&tenant, vec![]).await.expect("the tenant is new");
         self.settle().await;
         tenant
     }
 
-    pub(crate) async fn genesis(
+    /// Creates a tenant with these operations and one fact.
+    pub async fn genesis(
         &self,
         tenant: &TenantId,
         operations: Vec<Operation>,
@@ -170,7 +171,7 @@ impl Bed {
     }
 
     /// Commits operations under a permit, with one fact.
-    pub(crate) async fn commit(
+    pub async fn commit(
         &self,
         tenant: &TenantId,
         operations: Vec<Operation>,
@@ -183,7 +184,11 @@ impl Bed {
         self.commit(tenant, operations).await.expect("nothing stands in the way")
     }
 
-    pub(crate) async fn draft_commit(&self, tenant: &TenantId, draft: Draft) -> Result<Committed, CommitError> {
+    pub(crate) async fn draft_commit(
+        &self,
+        tenant: &TenantId,
+        draft: Draft,
+    ) -> Result<Committed, CommitError> {
         self.store().commit(self.changeset_of(tenant, draft)).await
     }
 
@@ -202,27 +207,29 @@ impl Bed {
     }
 
     /// Gives every waiting fact its place.
-    pub(crate) async fn settle(&self) {
+    pub async fn settle(&self) {
         while self.store().sequence(usize::MAX).await.expect("storage works") > 0 {}
     }
 
     /// The revision of an item.
-    pub(crate) async fn rev(&self, tenant: &TenantId, item: &str) -> Option<u64> {
+    pub async fn rev(&self, tenant: &TenantId, item: &str) -> Option<u64> {
         let row = self.store().record(tenant, ITEM, &id(item)).await.expect("storage works");
         row.map(|row| row.rev)
     }
 
-    pub(crate) async fn body(&self, tenant: &TenantId, item: &str) -> Option<Vec<u8>> {
+    /// The body of an item.
+    pub async fn body(&self, tenant: &TenantId, item: &str) -> Option<Vec<u8>> {
         let row = self.store().record(tenant, ITEM, &id(item)).await.expect("storage works");
         row.map(|row| row.body)
     }
 
-    pub(crate) async fn size(&self, tenant: &TenantId) -> u64 {
+    /// The size of a tenant's log, which it must have.
+    pub async fn size(&self, tenant: &TenantId) -> u64 {
         self.store().head(tenant).await.expect("storage works").expect("the tenant has a log").size
     }
 
     /// Every leaf of a tenant's log.
-    pub(crate) async fn leaves(&self, tenant: &TenantId) -> Vec<LeafRow> {
+    pub async fn leaves(&self, tenant: &TenantId) -> Vec<LeafRow> {
         let mut leaves: Vec<LeafRow> = Vec::new();
         loop {
             let from = leaves.len() as u64;
@@ -236,7 +243,7 @@ impl Bed {
 
     /// Checks all that must hold of a log at any time, and returns its leaves: indexes without a gap, a root that is
     /// that of the leaves, leaves in canonical form that belong here, streams that count 1, 2, 3 in order.
-    pub(crate) async fn log_checked(&self, tenant: &TenantId) -> Vec<LeafRow> {
+    pub async fn log_checked(&self, tenant: &TenantId) -> Vec<LeafRow> {
         let leaves = self.leaves(tenant).await;
         let head = self.store().head(tenant).await.expect("storage works").expect("the tenant has a log");
         assert_eq!(head.size, leaves.len() as u64, "the head counts the leaves");
@@ -255,11 +262,13 @@ impl Bed {
     }
 }
 
-pub(crate) fn id(text: &str) -> Id {
+/// An id that is well formed.
+pub fn id(text: &str) -> Id {
     Id::parse(text).expect("ids in tests are well formed")
 }
 
-pub(crate) fn tenant_id(name: &str) -> TenantId {
+/// The tenant `ten_<name>`.
+pub fn tenant_id(name: &str) -> TenantId {
     TenantId::parse(&format!("ten_{name}")).expect("ids in tests are well formed")
 }
 
@@ -276,12 +285,12 @@ pub(crate) fn authority() -> Authority {
 }
 
 /// A new item; say what differs with the update syntax.
-pub(crate) fn item(item: &str) -> Put {
+pub fn item(item: &str) -> Put {
     Put { kind: ITEM, id: id(item), rev: None, body: item.into(), indexes: vec![], uniques: vec![] }
 }
 
 /// Puts a new item.
-pub(crate) fn new(name: &str) -> Operation {
+pub fn new(name: &str) -> Operation {
     Operation::Put(item(name))
 }
 

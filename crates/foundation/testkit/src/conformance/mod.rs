@@ -18,7 +18,7 @@
 //! Cases are written against an adversary: not "does a put work" but "what if two of them meet in one batch, one
 //! belongs to another tenant, and the process dies".
 
-mod bed;
+pub mod bed;
 pub mod checkpoints;
 pub mod facts;
 pub mod indexes;

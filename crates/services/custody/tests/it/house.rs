@@ -57,6 +57,7 @@ impl House {
                 installation: "writ.test".into(),
                 cell: "local".into(),
                 sequencing: Sequencing::Immediate,
+                page_count_max: None,
             })
             .unwrap(),
         );
@@ -163,7 +164,12 @@ impl House {
     }
 
     /// Runs the query behind an operation.
-    pub async fn query(&self, name: &str, operation: &str, params: &[(&str, &str)]) -> Result<Value, act::Fault> {
+    pub async fn query(
+        &self,
+        name: &str,
+        operation: &str,
+        params: &[(&str, &str)],
+    ) -> Result<Value, act::Fault> {
         let domain = custody::domain(&self.custody);
         let route = domain.routes.iter().find(|route| route.operation == operation).unwrap();
         let act::Call::Query(_, query) = &route.call else { panic!("{operation} is no query") };

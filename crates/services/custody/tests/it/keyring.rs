@@ -57,7 +57,9 @@ fn only_the_owner_can_read_them() {
     for file in FILES {
         let path = folder.join(file);
         assert_eq!(mode(&path), 0o600, "{file}");
-        for (bits, expected) in [(0o640, "custody.key_exposed"), (0o604, "custody.key_exposed"), (0o400, "opened")] {
+        for (bits, expected) in
+            [(0o640, "custody.key_exposed"), (0o604, "custody.key_exposed"), (0o400, "opened")]
+        {
             fs::set_permissions(&path, Permissions::from_mode(bits)).unwrap();
             // The public description may be read by anybody.
             let expected = if file == "keyring.json" { "opened" } else { expected };
@@ -87,7 +89,8 @@ fn what_is_missing_swapped_or_damaged_is_refused_and_never_made_anew() {
             fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
             assert_eq!(code(open(&folder)), "opened", "{file}: restored");
         };
-        let neighbour = fs::read(folder.join(if file == "log.key" { "evidence.key" } else { "log.key" })).unwrap();
+        let neighbour =
+            fs::read(folder.join(if file == "log.key" { "evidence.key" } else { "log.key" })).unwrap();
         let mut flipped = good.clone();
         flipped[good.len() / 2] ^= 1;
         check("missing", None, "custody.key_missing");

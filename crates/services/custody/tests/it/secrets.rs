@@ -164,7 +164,11 @@ async fn bad_arguments_change_nothing() {
         assert_eq!(fault.code, "not_found", "{name}");
     }
     assert_eq!(house.query("ten_a", "secret_list", &[]).await.unwrap(), json!({"items": []}));
-    assert_eq!(house.store.head(&tenant("ten_a")).await.unwrap().unwrap().size, 1, "the genesis and nothing else");
+    assert_eq!(
+        house.store.head(&tenant("ten_a")).await.unwrap().unwrap().size,
+        1,
+        "the genesis and nothing else"
+    );
 }
 
 #[test]

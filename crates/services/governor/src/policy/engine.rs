@@ -34,10 +34,10 @@ use regorus::languages::rego::compiler::Compiler;
 use regorus::rvm::program::Program;
 use regorus::rvm::vm::{RegoVM, VmError};
 use regorus::utils::limits::ExecutionTimerConfig;
-use regorus::{Engine, Value};
+use regorus::{Engine, PolicyLengthConfig, Value};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -47,8 +47,15 @@ use std::time::Duration;
 pub const INSTRUCTIONS_MAX: usize = 50_000;
 /// Most time of one attempt; there are at most two.
 const ATTEMPT: Duration = Duration::from_millis(25);
-/// Instructions between two looks at the clock.
-const CLOCK_INTERVAL: NonZeroU32 = NonZeroU32::new(16).unwrap();
+/// Instructions between two looks at the clock. Few, because one that squares a number costs four times what the
+/// one before it cost.
+const CLOCK_INTERVAL: NonZeroU32 = NonZeroU32::new(4).unwrap();
+/// What the compiler is asked to refuse: more than [`lint::LENGTHS`], for the checks that were added to each line.
+const COMPILED_LENGTHS: PolicyLengthConfig = PolicyLengthConfig {
+    max_col: NonZeroU32::new(8 << 10).unwrap(),
+    max_file_bytes: NonZeroUsize::new(4 << 20).unwrap(),
+    ..lint::LENGTHS
+};
 /// Most time of a second opinion.
 const SECOND_OPINION: Duration = Duration::from_millis(500);
 /// Machines that one thread keeps.
@@ -129,8 +136,8 @@ impl Compiled {
     pub fn new(bundle: &Bundle) -> Result<Compiled, PolicyError> {
         let copy = bundle.clone();
         let done = isolated(move || {
-            let problems = lint::check(&copy);
-            if problems.is_empty() { compile(&copy).map_err(|problem| vec![problem]) } else { Err(problems) }
+            let modules = lint::check(&copy)?;
+            compile(&copy, modules).map_err(|problem| vec![problem])
         });
         match done {
             Ok(Ok(compiled)) => Ok(compiled),
@@ -249,11 +256,11 @@ fn machine(program: &Arc<Program>, data: &Value) -> Result<Box<RegoVM>, VmError>
     Ok(vm)
 }
 
-/// Compiles rules that have passed [`lint::check`]. Runs isolated.
-fn compile(bundle: &Bundle) -> Result<Compiled, Problem> {
+/// Compiles rules as [`lint::check`] returns them. Runs isolated.
+fn compile(bundle: &Bundle, modules: Vec<(String, String)>) -> Result<Compiled, Problem> {
     let refused = |message: String| Problem::new("policy.compile", "bundle", None, message.trim());
     let data = data(bundle)?;
-    let program = program(bundle, &entry(bundle), &data).map_err(|error| refused(format!("{error:#}")))?;
+    let program = program(modules, &entry(bundle), &data).map_err(|error| refused(format!("{error:#}")))?;
     // Both would mean a way around the checks: rules found by a computed name, and calls out of the machine.
     if program.needs_runtime_recursion_check {
         return Err(refused("a reference to data reaches several rules; name each rule in full".into()));
@@ -288,26 +295,31 @@ fn entry(bundle: &Bundle) -> String {
     format!("data.{root}.verdict")
 }
 
-fn program(bundle: &Bundle, entry: &str, data: &Value) -> Result<Arc<Program>, Box<dyn std::error::Error>> {
-    let policy = interpreter(bundle, data)?.compile_with_entrypoint(&entry.into())?;
+fn program(
+    modules: Vec<(String, String)>,
+    entry: &str,
+    data: &Value,
+) -> Result<Arc<Program>, Box<dyn std::error::Error>> {
+    let policy = interpreter(modules, data)?.compile_with_entrypoint(&entry.into())?;
     Ok(Compiler::compile_from_policy(&policy, &[entry])?)
 }
 
-fn interpreter(bundle: &Bundle, data: &Value) -> Result<Engine, Box<dyn std::error::Error>> {
+fn interpreter(modules: Vec<(String, String)>, data: &Value) -> Result<Engine, Box<dyn std::error::Error>> {
     let mut engine = Engine::new();
-    engine.set_policy_length_config(lint::LENGTHS);
+    engine.set_policy_length_config(COMPILED_LENGTHS);
     engine.set_strict_builtin_errors(true);
     engine.add_data(data.clone())?;
-    for (name, content) in bundle.files.iter().filter(|(name, _)| *name != DATA) {
-        engine.add_policy(name.clone(), String::from_utf8(content.clone())?)?;
+    for (name, text) in modules {
+        engine.add_policy(name, text)?;
     }
     Ok(engine)
 }
 
-/// A second opinion: the same rules in regorus' interpreter, which shares no evaluation code with its machine.
+/// A second opinion: the same rules, as they were written, in regorus' interpreter, which shares no evaluation code
+/// with its machine.
 ///
-/// The machine is young, and there are forms that it compiles to something else than they say (a bare `else` was
-/// one). Publication asks both about every probe, tests about every case. Slow; never asked about a real act.
+/// The machine is young and does not mean everything as it is written; [`lint`] keeps policies away from what is
+/// known. Publication asks both about every probe, tests about every case. Slow; never asked about a real act.
 pub struct SecondOpinion {
     engine: Engine,
     entry: String,
@@ -317,7 +329,12 @@ impl SecondOpinion {
     /// Prepares the rules of a bundle.
     pub fn new(bundle: &Bundle) -> Result<SecondOpinion, Problem> {
         let refused = |message: String| Problem::new("policy.compile", "bundle", None, message.trim());
-        let mut engine = interpreter(bundle, &data(bundle)?).map_err(|error| refused(format!("{error:#}")))?;
+        let modules = bundle.files.iter().filter(|(name, _)| *name != DATA);
+        let modules = modules
+            .map(|(name, content)| Ok((name.clone(), String::from_utf8(content.clone())?)))
+            .collect::<Result<_, std::string::FromUtf8Error>>()
+            .map_err(|error| refused(error.to_string()))?;
+        let mut engine = interpreter(modules, &data(bundle)?).map_err(|error| refused(format!("{error:#}")))?;
         engine.set_execution_timer_config(ExecutionTimerConfig { limit: SECOND_OPINION, check_interval: CLOCK_INTERVAL });
         Ok(SecondOpinion { engine, entry: entry(bundle) })
     }

@@ -1,5 +1,6 @@
 //! The policy half of the governor from outside: what an upload accepts, and what a policy decides.
 
+mod agreement;
 mod bundles;
 mod documents;
 mod hostile;

@@ -14,12 +14,15 @@
 //!    second, so work doubles with every level; the pass counts that work and refuses before it is done.
 //! 2. regorus' parser, which says whether it is Rego.
 //! 3. [`walk`]: over the tree: packages and data under the bundle's roots, calls to the allowlist or to the
-//!    bundle's own functions, no `with`, no recursion, no deep towers of rules.
+//!    bundle's own functions, no `with`, no recursion, no deep towers of rules, and only those forms of Rego
+//!    that regorus' machine evaluates as they are meant.
 //!
 //! The list of builtins is an allowlist. A builtin that is new in a later regorus is refused until somebody has
 //! read what it does.
 
+mod guard;
 mod tokens;
+mod tree;
 mod walk;
 
 use super::bundle::{Bundle, DATA};
@@ -84,7 +87,7 @@ impl Problem {
 /// Checks a bundle's rules. No problems means that it may be compiled.
 pub fn lint(bundle: &Bundle) -> Vec<Problem> {
     let copy = bundle.clone();
-    isolated(move || check(&copy)).unwrap_or_else(|lost| vec![lost_problem(lost)])
+    isolated(move || check(&copy).err().unwrap_or_default()).unwrap_or_else(|lost| vec![lost_problem(lost)])
 }
 
 pub(super) fn lost_problem(lost: Lost) -> Problem {
@@ -94,8 +97,9 @@ pub(super) fn lost_problem(lost: Lost) -> Problem {
     }
 }
 
-/// [`lint`] on the caller's own stack, for callers that are isolated already.
-pub(super) fn check(bundle: &Bundle) -> Vec<Problem> {
+/// [`lint`] on the caller's own stack, for callers that are isolated already. Returns the modules as they are to be
+/// compiled: see [`guard`] for what is added to them.
+pub(super) fn check(bundle: &Bundle) -> Result<Vec<(String, String)>, Vec<Problem>> {
     let mut problems = Vec::new();
     let mut modules: Vec<(&str, Ref<Module>)> = Vec::new();
     let mut budget = tokens::Budget::default();
@@ -111,10 +115,17 @@ pub(super) fn check(bundle: &Bundle) -> Vec<Problem> {
         problems.push(Problem::new("policy.lint", "bundle", None, message));
     }
     if problems.is_empty() {
-        problems = walk::check(&modules, &bundle.manifest.roots);
+        // An opened bundle's data is JSON.
+        let data = bundle.files.get(DATA).and_then(|data| serde_json::from_slice(data).ok()).unwrap_or_default();
+        problems = walk::check(&modules, &bundle.manifest.roots, &data);
     }
     problems.truncate(PROBLEMS_MAX);
-    problems
+    if problems.is_empty() {
+        let absent = guard::absent(bundle);
+        Ok(modules.iter().map(|(name, module)| ((*name).to_owned(), guard::guarded(module, &absent))).collect())
+    } else {
+        Err(problems)
+    }
 }
 
 fn module_parse(name: &str, content: &[u8], budget: &mut tokens::Budget) -> Result<Ref<Module>, Problem> {

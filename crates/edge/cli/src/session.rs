@@ -1,0 +1,39 @@
+//! Which installation, as whom, in which tenant.
+
+use crate::exit::Failure;
+use client::Client;
+use std::path::PathBuf;
+use store::Clock as _;
+
+/// The options that every command takes.
+#[derive(Debug, Clone)]
+pub struct Session {
+    /// Address of the installation.
+    pub url: String,
+    /// File with the API key, if it is not in the environment.
+    pub key_file: Option<PathBuf>,
+    /// Tenant to act in, if it is not the key's own.
+    pub tenant: Option<String>,
+}
+
+/// A clock for measuring, in milliseconds.
+pub fn monotonic_ms() -> i64 {
+    i64::try_from(store::SystemClock.monotonic_us() / 1000).unwrap_or(i64::MAX)
+}
+
+impl Session {
+    /// The key: from `--key-file`, else from `WRIT_KEY`. It is never an argument, where other users of the machine see it.
+    fn key(&self) -> Result<String, Failure> {
+        match &self.key_file {
+            Some(file) => std::fs::read_to_string(file)
+                .map(|text| text.trim().to_owned())
+                .map_err(|error| Failure::Usage(format!("{} cannot be read: {error}", file.display()))),
+            None => Ok(std::env::var("WRIT_KEY").unwrap_or_default()),
+        }
+    }
+
+    /// A client.
+    pub fn client(&self) -> Result<Client, Failure> {
+        Ok(Client::new(&self.url, self.key()?, self.tenant.clone(), monotonic_ms)?)
+    }
+}

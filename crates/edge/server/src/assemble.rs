@@ -1,0 +1,171 @@
+//! Puts the house together: one store, one governor, one harness, and every domain from its table.
+//!
+//! Here, and nowhere else, it is decided who gets what: the mint of permits goes to the governor and the seal to the store,
+//! the keys to custody, the implementations of contracts to the products that use them. Those who add a domain add a line
+//! to [`domains`].
+
+use crate::StartError;
+use crate::admin;
+use crate::config::Config;
+use crate::counts::Counts;
+use crate::http::refused::Refused;
+use crate::own::{self, Own};
+use crate::{openapi, policy};
+use act::{Auth, Call, Clock, Domain, Ids, JobSpec};
+use custody::{Custody, Keyring};
+use governor::Governor;
+use harness::Harness;
+use kernel::permit::permit_pair;
+use std::collections::BTreeSet;
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::sync::{Arc, OnceLock};
+use store::Store;
+use store::sqlite::{Options, Sqlite};
+
+/// Folder of the installation's keys, in the configured folder.
+pub const KEYS_FOLDER: &str = "keys";
+
+/// A house that stands, whether or not it serves. Cheap to clone.
+#[derive(Clone)]
+pub struct House {
+    /// What it was started with.
+    pub config: Arc<Config>,
+    /// Carries out acts.
+    pub harness: Harness,
+    /// What is kept.
+    pub store: Store,
+    /// Keys and secrets.
+    pub custody: Custody,
+    /// Every domain's table.
+    pub domains: Arc<[Domain]>,
+    /// What this process has done.
+    pub counts: Counts,
+    /// What was turned away and is not yet recorded.
+    pub refused: Arc<Refused>,
+}
+
+/// What domains are made of.
+pub struct Parts {
+    /// The configuration.
+    pub config: Arc<Config>,
+    /// Carries out acts.
+    pub harness: Harness,
+    /// Keys and secrets.
+    pub custody: Custody,
+    /// The edge's own.
+    pub own: Own,
+}
+
+/// Every domain of the product.
+pub fn domains(parts: &Parts) -> Vec<Domain> {
+    let Parts { config: _, harness, custody, own } = parts;
+    let store = harness.store();
+    vec![
+        access::domain(store, harness.cell().clone()),
+        governor::domain(harness.governor(), store),
+        custody::domain(custody),
+        billing::domain(),
+        notify::domain(store),
+        own::domain(own),
+    ]
+}
+
+/// A house that has just been put together.
+pub struct Assembled {
+    /// The house.
+    pub house: House,
+    /// The administrator's key, if this was the first start.
+    pub admin_key: Option<String>,
+}
+
+/// Opens or creates the installation. No policy is in force yet: every act is denied.
+pub async fn assemble(config: Config, clock: Arc<dyn Clock>, ids: Arc<dyn Ids>) -> Result<Assembled, StartError> {
+    config.check()?;
+    let config = Arc::new(config);
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&config.folder)
+        .map_err(|error| StartError::Folder(config.folder.clone(), error))?;
+    let (mint, seal) = permit_pair();
+    // The store takes the folder's lock; nothing of the installation is made before.
+    let engine = Sqlite::open(Options {
+        folder: config.folder.clone(),
+        clock: clock.clone(),
+        seal,
+        installation: config.installation.clone(),
+        cell: config.cell.clone(),
+        sequencing: config.sequencing.into(),
+        page_count_max: None,
+    })?;
+    let store = Store::new(engine);
+    let keyring = Keyring::open_or_create(&config.folder.join(KEYS_FOLDER), &*ids, clock.now_ms())?;
+    let custody = Custody::new(Arc::new(keyring));
+    let admin_key =
+        admin::first_start(&config.folder, &store, &*clock, &*ids, &config.first_tenant, &config.cell).await?;
+    let governor = Governor::new(mint, &config.environment, ids.clone(), policy::keys(custody.keyring()));
+    let harness = Harness::new(store.clone(), governor, clock, ids, &config.cell);
+    let counts = Counts::default();
+    let contract = Arc::new(OnceLock::new());
+    let own = Own { harness: harness.clone(), counts: counts.clone(), contract: contract.clone() };
+    let domains = domains(&Parts { config: config.clone(), harness: harness.clone(), custody: custody.clone(), own });
+    let misfits = table_misfits(&domains);
+    if !misfits.is_empty() {
+        return Err(StartError::Table(misfits));
+    }
+    harness.register(&domains);
+    // Set once, here.
+    let _ = contract.set(openapi::document(&domains));
+    let house =
+        House { config, harness, store, custody, domains: domains.into(), counts, refused: Arc::new(Refused::default()) };
+    Ok(Assembled { house, admin_key })
+}
+
+impl House {
+    /// Every job of every domain, and the harness's own.
+    pub fn jobs(&self) -> Vec<JobSpec> {
+        let of_domains = self.domains.iter().flat_map(|domain| domain.jobs.clone());
+        of_domains.chain(self.harness.jobs()).collect()
+    }
+}
+
+/// Everything in the table that contradicts itself; a server with any of it does not start.
+pub fn table_misfits(domains: &[Domain]) -> Vec<String> {
+    let mut misfits: Vec<String> = domains.iter().flat_map(Domain::misfits).collect();
+    let acts: BTreeSet<&str> = domains.iter().flat_map(|domain| &domain.verbs).map(|verb| verb.act).collect();
+    let mut seen = BTreeSet::new();
+    let mut once = |what: String, misfits: &mut Vec<String>| {
+        if !seen.insert(what.clone()) {
+            misfits.push(format!("{what} stands in the table twice"));
+        }
+    };
+    for domain in domains {
+        once(format!("domain {}", domain.name), &mut misfits);
+        domain.verbs.iter().for_each(|verb| once(format!("act {}", verb.act), &mut misfits));
+        domain.jobs.iter().for_each(|job| once(format!("job {}", job.kind.name), &mut misfits));
+        for verb in &domain.verbs {
+            if let Some(closed) = verb.on_closed.filter(|act| !acts.contains(act)) {
+                misfits.push(format!("{} names {closed}, which is no act", verb.act));
+            }
+        }
+        for route in &domain.routes {
+            once(format!("operation {}", route.operation), &mut misfits);
+            once(format!("route {:?} {}", route.method, route.path), &mut misfits);
+            let fits = match (&route.call, route.auth) {
+                (Call::Verb(act), Auth::Principal) => acts.contains(act),
+                (Call::Query(permission, _) | Call::Stream(permission, _), Auth::Principal) => {
+                    permission.split('.').next() == Some(domain.name)
+                }
+                (Call::Query(..), Auth::Public) | (Call::Receive(_), Auth::Signature) => true,
+                (Call::Verb(_) | Call::Stream(..), Auth::Public | Auth::Signature)
+                | (Call::Query(..), Auth::Signature)
+                | (Call::Receive(_), Auth::Principal | Auth::Public) => false,
+            };
+            if !fits {
+                misfits.push(format!("{} has a call that does not fit its way in, or names nothing", route.operation));
+            }
+        }
+    }
+    misfits
+}

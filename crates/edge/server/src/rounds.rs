@@ -1,0 +1,90 @@
+//! What the server does by itself, again and again: place facts, sign checkpoints, renew the policy, record what was
+//! turned away.
+//!
+//! Each round takes no input: it looks at what is there and does what is due, so a round that was missed or failed is made
+//! up by the next. A round that panics is logged and its successor runs all the same.
+
+use crate::assemble::House;
+use crate::policy;
+use crate::tasks::stopped;
+use futures::FutureExt as _;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+use store::{SEQUENCE_MAX, Sequencing};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
+
+/// How often refused traffic is recorded.
+pub const REFUSED_EVERY: Duration = Duration::from_secs(60);
+/// How often facts get their place in deferred mode, at most.
+pub const SEQUENCE_EVERY: Duration = Duration::from_millis(20);
+
+/// Starts every round on `set`; they end when `stopping` turns true.
+pub fn start(house: &House, set: &mut JoinSet<()>, stopping: &watch::Receiver<bool>) {
+    set.spawn(every("refused traffic", REFUSED_EVERY, stopping.clone(), house.clone(), refused));
+    // By the injected clock, which no timer knows: looked at often, done when due.
+    let look_ms = u64::try_from(house.config.policy_ttl_ms / 60).unwrap_or(0).clamp(100, 10_000);
+    set.spawn(every("policy", Duration::from_millis(look_ms), stopping.clone(), house.clone(), renewed));
+    if Sequencing::from(house.config.sequencing) == Sequencing::Deferred {
+        set.spawn(every("sequencing", SEQUENCE_EVERY, stopping.clone(), house.clone(), sequenced));
+    }
+}
+
+/// What is still due when everything else has ended.
+pub async fn last(house: &House) {
+    refused(house.clone()).await;
+    sequenced(house.clone()).await;
+}
+
+async fn every<F, R>(what: &'static str, every: Duration, mut stopping: watch::Receiver<bool>, house: House, round: F)
+where
+    F: Fn(House) -> R + Send,
+    R: Future<Output = ()> + Send,
+{
+    let mut ticks = tokio::time::interval(every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stopped(&mut stopping) => return,
+            _ = ticks.tick() => {
+                if AssertUnwindSafe(round(house.clone())).catch_unwind().await.is_err() {
+                    tracing::error!(what, "a round panicked; the next will try again");
+                }
+            }
+        }
+    }
+}
+
+/// Records what was turned away since the last time; what cannot be recorded is counted again.
+pub async fn refused(house: House) {
+    for ((asker, code), count) in house.refused.take() {
+        let recorded = house.harness.traffic_refused(&asker.tenant, asker.source.as_str(), &code, count).await;
+        if let Err(error) = recorded {
+            tracing::warn!(%error, code, count, "refused traffic could not be recorded; it will be tried again");
+            house.refused.add(asker, code, count);
+        }
+    }
+}
+
+async fn renewed(house: House) {
+    match policy::renew(&house.harness, house.custody.keyring(), house.config.policy_ttl_ms).await {
+        Ok(true) => house.counts.policy_renewed(),
+        Ok(false) => {}
+        Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "the built-in policy could not be renewed"),
+    }
+}
+
+async fn sequenced(house: House) {
+    loop {
+        match house.store.sequence(SEQUENCE_MAX).await {
+            Ok(SEQUENCE_MAX..) => {}
+            Ok(_) => return,
+            Err(error) => {
+                tracing::warn!(%error, "facts could not be given their place; it will be tried again");
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! One example of every act: what the two tests that walk the table carry out, or try to.
+//!
+//! A new verb needs a row here; without one those tests fail and name it.
+
+use crate::support::{Ask, World};
+use act::{Call, Method, Route};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use governor::policy::bundle::{bundle_build, bundle_sign};
+use governor::policy::defaults::{PLATFORM_SCOPE, platform_sources};
+use kernel::{TenantId, hex, sha256};
+use serde_json::{Value, json};
+
+/// An act that can be carried out.
+pub struct Example {
+    /// By whom.
+    pub key: String,
+    /// In which tenant.
+    pub tenant: TenantId,
+    /// With which arguments.
+    pub args: Value,
+}
+
+/// Prepares an example.
+pub type Prepare = for<'a> fn(&'a World) -> BoxFuture<'a, Example>;
+
+/// Every act with its example.
+pub const EXAMPLES: &[(&str, Prepare)] = &[
+    ("access.principal.create", |world| {
+        async { by_admin(world, json!({"name": world.unused("example"), "kind": "person", "roles": ["operator"]})) }.boxed()
+    }),
+    ("access.principal.roles_set", |world| {
+        async {
+            let (principal, _) = world.principal(&world.unused("roles example"), &["operator"]).await;
+            by_admin(world, json!({"principal": principal, "roles": ["auditor"]}))
+        }
+        .boxed()
+    }),
+    ("access.key.create", |world| {
+        async {
+            let (principal, _) = world.principal(&world.unused("key example"), &["operator"]).await;
+            let hash = hex::encode(&sha256(b"another secret"));
+            by_admin(world, json!({"principal": principal, "name": "second", "secret_sha256": hash}))
+        }
+        .boxed()
+    }),
+    ("access.key.revoke", |world| {
+        async {
+            let (_, key) = world.principal(&world.unused("revoke example"), &["operator"]).await;
+            by_admin(world, json!({"key": key.split('.').next().unwrap()}))
+        }
+        .boxed()
+    }),
+    ("access.tenant.create", |world| {
+        async { by_platform(world, json!({"name": world.unused("example").replace(' ', "-"), "admin": "owner"})) }.boxed()
+    }),
+    ("governor.approval.grant", |world| async { decided(world, "grants").await }.boxed()),
+    ("governor.approval.deny", |world| {
+        async {
+            let mut example = decided(world, "denies").await;
+            example.args = json!({"approval": example.args["approval"], "reason": "as the test wants it"});
+            example
+        }
+        .boxed()
+    }),
+    ("governor.policy.publish", |world| {
+        async { by_platform(world, json!({"bundle_base64": policy(world, "")})) }.boxed()
+    }),
+    ("custody.secret.put", |world| {
+        async { by_admin(world, json!({"name": "example", "purpose": "a test", "value": "canary-value-4711"})) }.boxed()
+    }),
+    ("custody.secret.revoke", |world| {
+        async {
+            let put = json!({"name": "old", "purpose": "a test", "value": "canary-value-4711"});
+            carry_out(world, "custody.secret.put", &by_admin(world, put)).send().await.ok();
+            by_admin(world, json!({"name": "old"}))
+        }
+        .boxed()
+    }),
+    ("billing.price.publish", |world| {
+        async {
+            by_admin(world, json!({"version": world.unused("example"), "currency": "EUR", "models": [], "connector_call_micros": 0}))
+        }
+        .boxed()
+    }),
+    ("billing.usage.record", |world| {
+        async {
+            let args = json!({
+                "call": format!("cal_{}", world.unused("x").replace(' ', "-")), "run": "run_example", "workflow": "example",
+                "model": "baseline/knn", "measured": true,
+                "tokens": {"input": 1, "cached_input": 0, "cache_write": 0, "output": 1},
+            });
+            by_admin(world, args)
+        }
+        .boxed()
+    }),
+];
+
+/// An example by the administrator in the first tenant.
+fn by_admin(world: &World, args: Value) -> Example {
+    Example { key: world.admin.clone(), tenant: world.tenant(), args }
+}
+
+/// An example by the administrator in the platform's own tenant.
+fn by_platform(world: &World, args: Value) -> Example {
+    Example { key: world.admin.clone(), tenant: TenantId::platform(), args }
+}
+
+/// An approval that waits for its decision, and somebody who may decide it.
+async fn decided(world: &World, name: &str) -> Example {
+    policy_publish(world, WAITS).await;
+    let waiting = json!({"name": world.unused(&format!("waits {name}")), "kind": "person", "roles": []});
+    let waiting = world.admin(Method::Post, "/v1/principals").json(&waiting).send().await;
+    assert_eq!(waiting.status, 202, "{}", waiting.text());
+    let (_, key) = world.principal(&world.unused("approver"), &["approver"]).await;
+    let args = json!({"approval": waiting.json()["approval"], "preview_digest": waiting.json()["preview_digest"]});
+    Example { key, tenant: world.tenant(), args }
+}
+
+/// A rule under which creating a principal whose name begins with "waits" waits for an approver.
+pub const WAITS: &str = r#"
+required := {"reason": "approval.test", "tier": 1, "approvals": 1} if {
+	input.action == "access.principal.create"
+	startswith(input.args.name, "waits")
+}
+"#;
+
+/// The built-in policy with more rules, signed by the installation, as an operator would publish it.
+pub fn policy(world: &World, rules: &str) -> String {
+    let house = world.house();
+    let (mut manifest, mut files) = platform_sources().unwrap();
+    manifest.revision = "operator's own".into();
+    let now_ms = house.harness.now_ms();
+    // Later than any built-in one of the same moment.
+    manifest.metadata.seq = u64::try_from(now_ms).unwrap() + 1000;
+    manifest.metadata.not_after_ms = now_ms + 3_600_000;
+    files.insert("more.rego".into(), format!("package writ\n{rules}").into_bytes());
+    let built = bundle_build(&manifest, &files).unwrap();
+    let key = house.custody.keyring().policy_key();
+    BASE64.encode(bundle_sign(&built, server::policy::KEY_ID, PLATFORM_SCOPE, key).unwrap())
+}
+
+/// Publishes it and waits until it is in force.
+pub async fn policy_publish(world: &World, rules: &str) {
+    let publish = world.ask(Method::Post, "/v1/policy").key(&world.admin);
+    let done = publish.json(&json!({"bundle_base64": policy(world, rules)})).send().await.ok();
+    let mut facts = world.house().store.hints().facts;
+    loop {
+        let in_force = world.house().harness.governor().platform_policy().unwrap().digest();
+        if done["digest"] == hex::encode(&in_force) {
+            return;
+        }
+        facts.changed().await.unwrap();
+    }
+}
+
+/// The route that carries an act out.
+pub fn route_of<'a>(world: &'a World, act: &str) -> Option<&'a Route> {
+    let mut routes = world.house().domains.iter().flat_map(|domain| &domain.routes);
+    routes.find(|route| matches!(route.call, Call::Verb(name) if name == act))
+}
+
+/// The request that carries an example out, ready to be sent.
+pub fn carry_out(world: &World, act: &str, example: &Example) -> Ask {
+    let route = route_of(world, act).unwrap_or_else(|| panic!("{act} has no route"));
+    let (path, body) = split(route.path, &example.args);
+    world.ask(route.method, &path).key(&example.key).header("Writ-Tenant", example.tenant.as_str()).json(&body)
+}
+
+/// A path with its parameters filled from the arguments, and what is left of those.
+pub fn split(template: &str, args: &Value) -> (String, Value) {
+    let mut body = args.clone();
+    let mut path = template.to_owned();
+    for name in server::openapi::path_params(template) {
+        let value = body.as_object_mut().unwrap().remove(name).unwrap_or_else(|| panic!("{template} needs {name}"));
+        path = path.replace(&format!("{{{name}}}"), value.as_str().unwrap());
+    }
+    (path, body)
+}

@@ -1,0 +1,11 @@
+//! The server as its callers meet it: over sockets.
+
+mod abuse;
+mod acts;
+mod contract;
+mod hostile;
+mod life;
+mod support;
+mod table;
+mod waiting;
+mod workers;

@@ -1,0 +1,124 @@
+//! Two tests that walk the table: nobody gets in who should not, and no act goes unrecorded.
+//!
+//! They read the same rows that the router and the harness read, so a route or a verb is covered on the day it is added.
+
+use crate::acts::{EXAMPLES, carry_out, route_of};
+use crate::support::{Ask, World};
+use act::{Call, Method, Route};
+use harness::{Done, Terms};
+use server::openapi::path_params;
+use std::collections::BTreeSet;
+
+/// Routes that a caller without a key may use. The file can only shrink.
+const OPEN_ROUTES: &str = include_str!("open_routes.txt");
+
+fn named(route: &Route) -> String {
+    format!("{:?} {}", route.method, route.path).to_uppercase().replace(&route.path.to_uppercase(), route.path)
+}
+
+/// The route's path with an id in each place that looks like one and is none.
+fn somewhere(route: &Route) -> String {
+    path_params(route.path).iter().fold(route.path.to_owned(), |path, name| {
+        path.replace(&format!("{{{name}}}"), "run_00000000000000000000000000000000")
+    })
+}
+
+fn body_for(ask: Ask, route: &Route) -> Ask {
+    if route.method == Method::Get { ask } else { ask.json(&serde_json::json!({})) }
+}
+
+#[tokio::test]
+async fn every_route_refuses_whoever_is_unknown() {
+    let world = World::start().await;
+    let open: BTreeSet<&str> = OPEN_ROUTES.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).collect();
+    let mut found_open = BTreeSet::new();
+    for route in world.house().domains.iter().flat_map(|domain| &domain.routes) {
+        let name = named(route);
+        let bare = body_for(world.ask(route.method, &somewhere(route)), route);
+        let signed = matches!(route.call, Call::Receive(_));
+        for ask in [
+            bare.clone(),
+            bare.clone().header("Authorization", "Bearer key_unknown.0123456789012345678901234567890123456789"),
+            bare.clone().header("Authorization", "Basic YWRtaW46YWRtaW4="),
+            bare.clone().header("Cookie", "key=1"),
+            // A valid id with a wrong secret.
+            bare.clone().key(&format!("{}.{}", world.admin.split('.').next().unwrap(), "0".repeat(64))),
+        ] {
+            let answer = ask.send().await;
+            match answer.status {
+                401 => {}
+                // Who sends signed deliveries to an address that nobody has learns no more than that.
+                404 if signed => {}
+                200 if open.contains(name.as_str()) => {
+                    found_open.insert(name.clone());
+                }
+                status => panic!("{name} answers {status} to a stranger: {}", answer.text()),
+            }
+        }
+    }
+    let found: BTreeSet<&str> = found_open.iter().map(String::as_str).collect();
+    assert_eq!(found, open, "open_routes.txt names exactly the routes that are open");
+    world.running.shutdown().await;
+}
+
+#[tokio::test]
+async fn every_route_refuses_a_principal_without_a_role() {
+    let world = World::start().await;
+    let (_, key) = world.principal("nobody", &[]).await;
+    for route in world.house().domains.iter().flat_map(|domain| &domain.routes) {
+        let answer = match route.call {
+            Call::Verb(act) => {
+                let prepare = EXAMPLES.iter().find(|(name, _)| *name == act).unwrap_or_else(|| panic!("no example of {act}"));
+                let mut example = (prepare.1)(&world).await;
+                example.key.clone_from(&key);
+                example.tenant = world.tenant();
+                carry_out(&world, act, &example).send().await
+            }
+            Call::Query(..) | Call::Stream(..) if route.auth == act::Auth::Principal => {
+                world.ask(route.method, &somewhere(route)).key(&key).send().await
+            }
+            Call::Query(..) | Call::Stream(..) | Call::Receive(_) => continue,
+        };
+        assert!([403, 404].contains(&answer.status), "{}: {} {}", named(route), answer.status, answer.text());
+        answer.code();
+    }
+    world.running.shutdown().await;
+}
+
+#[tokio::test]
+async fn every_verb_leaves_a_fact() {
+    let world = World::start().await;
+    let house = world.house();
+    let verbs: BTreeSet<&str> = house.domains.iter().flat_map(|domain| &domain.verbs).map(|verb| verb.act).collect();
+    let examples: BTreeSet<&str> = EXAMPLES.iter().map(|(act, _)| *act).collect();
+    assert_eq!(verbs, examples, "acts.rs has one example of every act");
+    for (act, prepare) in EXAMPLES {
+        let example = prepare(&world).await;
+        let before = world.size(&example.tenant).await;
+        if route_of(&world, act).is_some() {
+            carry_out(&world, act, &example).send().await.ok();
+        } else {
+            let ctx = house.harness.service("test", &example.tenant, Vec::new(), "trc_test");
+            let done = house.harness.act(&ctx, act, example.args.clone(), Terms::default()).await;
+            assert!(matches!(done, Ok(Done::Outcome { .. })), "{act}: {done:?}");
+        }
+        let leaves = world.leaves(&example.tenant, before).await;
+        assert!(leaves.iter().any(|leaf| leaf["act"] == *act), "{act} left no fact: {leaves:?}");
+        let text = format!("{leaves:?}");
+        assert!(!text.contains("canary-value-4711"), "{act} put a secret into a fact: {text}");
+    }
+    world.running.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_table_that_contradicts_itself_is_found() {
+    let world = World::start().await;
+    assert_eq!(server::assemble::table_misfits(&world.house().domains), Vec::<String>::new());
+    let twice: Vec<act::Domain> = world.house().domains.iter().chain(world.house().domains.iter()).cloned().collect();
+    assert!(server::assemble::table_misfits(&twice).iter().any(|misfit| misfit.contains("twice")));
+    let mut open = world.house().domains.to_vec();
+    open[0].routes[0].auth = act::Auth::Public;
+    let misfits = server::assemble::table_misfits(&open);
+    assert!(misfits.iter().any(|misfit| misfit.starts_with("principal_create")), "{misfits:?}");
+    world.running.shutdown().await;
+}

@@ -1,0 +1,243 @@
+//! What can be asked of the embedded engine alone. What every engine must do is in `testkit::conformance`.
+
+use kernel::changeset::{Changeset, Draft, Operation, Put};
+use kernel::permit::{Authority, Grant, Mint, permit_pair};
+use kernel::{Fact, Id, TenantId};
+use rusqlite::Connection;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use store::sqlite::{OpenError, Options, Sqlite, WAITING_PER_TENANT_MAX};
+use store::{CommitError, ReadError, Sequencing, Store, SystemClock};
+use tempfile::TempDir;
+
+struct Bed {
+    folder: TempDir,
+    store: Store,
+    mint: Mint,
+    facts: AtomicU64,
+}
+
+fn options(folder: &Path) -> (Mint, Options) {
+    let (mint, seal) = permit_pair();
+    let options = Options {
+        folder: folder.to_owned(),
+        clock: Arc::new(SystemClock),
+        seal,
+        installation: "writ.test".into(),
+        cell: "local".into(),
+        sequencing: Sequencing::Immediate,
+        page_count_max: None,
+    };
+    (mint, options)
+}
+
+fn tenant(name: &str) -> TenantId {
+    TenantId::parse(&format!("ten_{name}")).unwrap()
+}
+
+impl Bed {
+    async fn start() -> Bed {
+        let folder = tempfile::tempdir().unwrap();
+        let (mint, options) = options(folder.path());
+        let store = Store::new(Sqlite::open(options).unwrap());
+        let bed = Bed { folder, store, mint, facts: AtomicU64::new(0) };
+        for name in ["a", "b"] {
+            let genesis = Changeset::genesis(tenant(name), bed.authority(), bed.draft(vec![])).unwrap();
+            bed.store.commit(genesis).await.unwrap();
+        }
+        bed
+    }
+
+    fn authority(&self) -> Authority {
+        Authority {
+            actor: Id::parse("prn_a").unwrap(),
+            on_behalf_of: vec![],
+            act: "test.item.change".into(),
+            decision: None,
+            policy: None,
+            assurance: None,
+            trace: String::new(),
+        }
+    }
+
+    fn draft(&self, operations: Vec<Operation>) -> Draft {
+        let n = self.facts.fetch_add(1, Ordering::Relaxed);
+        let fact = Fact {
+            id: Id::parse(&format!("fct_{n}")).unwrap(),
+            kind: "test.item.done",
+            stream: Id::parse("run_a").unwrap(),
+            resource: "r".into(),
+            causes: vec![],
+            outcome: serde_json::json!({}),
+            aside: None,
+        };
+        Draft { at_ms: 1, operations, facts: vec![fact] }
+    }
+
+    fn put(&self, name: &str, record: &str, rev: Option<u64>) -> Changeset {
+        let put = Put {
+            kind: "test.item",
+            id: Id::parse(record).unwrap(),
+            rev,
+            body: vec![],
+            indexes: vec![],
+            uniques: vec![],
+        };
+        let permit = self.mint.permit(Grant {
+            tenant: tenant(name),
+            authority: self.authority(),
+            args_digest: [0; 32],
+            args_commitment: None,
+            approvals: vec![],
+            writes: &["test.item"],
+            facts: &["test.item.done"],
+            expires_at_ms: i64::MAX,
+        });
+        Changeset::under(vec![permit], self.draft(vec![Operation::Put(put)])).unwrap()
+    }
+
+    /// A connection beside the engine, as an operator's tool would have.
+    fn beside(&self) -> Connection {
+        Connection::open(self.folder.path().join("writ.db")).unwrap()
+    }
+}
+
+/// One tenant fills its share of the queue while the writer is held up. It is told so, another is not; and whoever
+/// gives up waiting does not make room, because the writer still has the work before it.
+#[tokio::test]
+async fn a_flood_is_refused_to_its_cause_alone() {
+    let bed = Bed::start().await;
+    let blocker = bed.beside();
+    blocker.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let mut patient = Vec::new();
+    for n in 0..WAITING_PER_TENANT_MAX {
+        // Unconstrained, so that one poll is enough for it to queue up however many did so before.
+        let commit = bed.store.commit(bed.put("a", &format!("rec_{n}"), None));
+        let mut commit = tokio::task::unconstrained(commit);
+        assert!(futures::poll!(&mut commit).is_pending());
+        // Every other caller gives up.
+        if n % 2 == 0 {
+            patient.push(commit);
+        }
+    }
+    let refused = bed.store.commit(bed.put("a", "rec_more", None)).await;
+    assert!(matches!(refused, Err(CommitError::Overloaded)), "{refused:?}");
+    let other = bed.store.commit(bed.put("b", "rec_b", None));
+    let release = async { blocker.execute_batch("ROLLBACK").unwrap() };
+    let (other, ()) = tokio::join!(other, release);
+    other.unwrap();
+    for commit in futures::future::join_all(patient).await {
+        commit.unwrap();
+    }
+    // The given-up half was committed too, and there is room again.
+    bed.store.commit(bed.put("a", "rec_more", None)).await.unwrap();
+    let last = Id::parse(&format!("rec_{}", WAITING_PER_TENANT_MAX - 1)).unwrap();
+    assert!(bed.store.record(&tenant("a"), "test.item", &last).await.unwrap().is_some());
+    assert_eq!(bed.store.head(&tenant("a")).await.unwrap().unwrap().size, 2 + WAITING_PER_TENANT_MAX as u64);
+}
+
+#[tokio::test]
+async fn a_folder_has_one_process() {
+    let bed = Bed::start().await;
+    let (_mint, second) = options(bed.folder.path());
+    assert!(matches!(Sqlite::open(second), Err(OpenError::InUse)));
+    bed.store.commit(bed.put("a", "rec_a", None)).await.unwrap();
+    let folder = bed.folder;
+    drop(bed.store);
+    let (_mint, second) = options(folder.path());
+    Sqlite::open(second).unwrap();
+}
+
+#[test]
+fn names_must_fit_into_an_origin() {
+    let folder = tempfile::tempdir().unwrap();
+    for bad in ["", "a/b", "a+b", "a b", "a\nb", "a\u{a0}b"] {
+        let (_mint, good) = options(folder.path());
+        let named = Sqlite::open(Options { installation: bad.into(), ..good });
+        assert!(matches!(&named, Err(OpenError::Name(name)) if name == bad), "{bad:?}");
+        let (_mint, good) = options(folder.path());
+        assert!(
+            matches!(Sqlite::open(Options { cell: bad.into(), ..good }), Err(OpenError::Name(_))),
+            "{bad:?}"
+        );
+    }
+    assert!(!folder.path().join("writ.db").exists(), "nothing was made");
+    let (_mint, good) = options(&folder.path().join("not/yet/there"));
+    Sqlite::open(Options { installation: "writ.example:8080".into(), ..good }).unwrap();
+}
+
+#[tokio::test]
+async fn a_newer_schema_is_not_touched() {
+    let bed = Bed::start().await;
+    let folder = bed.folder;
+    drop(bed.store);
+    Connection::open(folder.path().join("writ.db"))
+        .unwrap()
+        .execute_batch("PRAGMA user_version = 99")
+        .unwrap();
+    let (_mint, options) = options(folder.path());
+    assert!(matches!(Sqlite::open(options), Err(OpenError::Newer(99))));
+}
+
+/// Whoever opens the file with another tool is stopped from rewriting history by accident.
+#[tokio::test]
+async fn history_resists_other_tools() {
+    let bed = Bed::start().await;
+    for _ in 0..256 {
+        let draft = bed.draft(vec![]);
+        let permit = bed.mint.permit(Grant {
+            tenant: tenant("a"),
+            authority: bed.authority(),
+            args_digest: [0; 32],
+            args_commitment: None,
+            approvals: vec![],
+            writes: &[],
+            facts: &["test.item.done"],
+            expires_at_ms: i64::MAX,
+        });
+        bed.store.commit(Changeset::under(vec![permit], draft).unwrap()).await.unwrap();
+    }
+    let beside = bed.beside();
+    for sql in [
+        "DELETE FROM facts WHERE n = 0",
+        "UPDATE facts SET leaf = x'00' WHERE n = 0",
+        "DELETE FROM tiles",
+        "UPDATE tiles SET hashes = x'00'",
+    ] {
+        let error = beside.execute_batch(sql).unwrap_err().to_string();
+        assert!(error.contains("never"), "{sql}: {error}");
+    }
+}
+
+/// A stored value that somebody damaged is that tenant's trouble: others in the same batch commit.
+#[tokio::test]
+async fn damage_stays_where_it_is() {
+    let bed = Bed::start().await;
+    bed.store.commit(bed.put("a", "rec_a", None)).await.unwrap();
+    bed.beside().execute_batch("UPDATE records SET rev = -1 WHERE id = 'rec_a'").unwrap();
+    let commits = [("a", "rec_a", Some(1)), ("b", "rec_b", None), ("a", "rec_c", None)];
+    let results = futures::future::join_all(
+        commits.map(|(name, record, rev)| bed.store.commit(bed.put(name, record, rev))),
+    )
+    .await;
+    assert!(matches!(results[0], Err(CommitError::Failed(_))), "{results:?}");
+    assert!(results[1].is_ok() && results[2].is_ok(), "{results:?}");
+    let read = bed.store.record(&tenant("a"), "test.item", &Id::parse("rec_a").unwrap()).await;
+    assert!(matches!(read, Err(ReadError::Failed(_))), "{read:?}");
+}
+
+#[test]
+fn crash_points_are_armed_by_name() {
+    for bad in [
+        "",
+        "commit",
+        "commit.none",
+        "commit.applied:",
+        "commit.applied:0",
+        "commit.applied:x",
+        "commit.applied:-1",
+    ] {
+        assert!(store::crash::arm(bad).is_err(), "{bad:?}");
+    }
+}

@@ -1,0 +1,115 @@
+//! Looking at connectors and the tools they bring.
+
+use super::record::{Connector, Version, connector_id, version_id};
+use crate::page;
+use act::{Auth, Call, Fault, Method, QueryCtx, Route};
+use futures::FutureExt as _;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use store::{PAGE_MAX, Range};
+
+const READ: &str = "flows.connector.read";
+
+async fn version(query: &QueryCtx<'_>, connector: &Connector) -> Result<Version, Fault> {
+    let id =
+        version_id(&connector.version).ok_or_else(|| act::internal("an installation names no version"))?;
+    let version = query.view.peek::<Version>(&id).await?;
+    version.map(|version| version.doc).ok_or_else(|| act::internal("an installed version is gone"))
+}
+
+async fn list(query: QueryCtx<'_>) -> Result<Value, Fault> {
+    let range = page::range(&query, "name", Vec::new(), false)?;
+    let limit = range.limit;
+    let found = query.view.list::<Connector>(range).await?;
+    Ok(page::page(&found, limit, |doc| &doc.id, Connector::shown))
+}
+
+async fn show(query: QueryCtx<'_>) -> Result<Value, Fault> {
+    let id = query.param("connector").and_then(connector_id).ok_or_else(|| Fault::not_found("connector"))?;
+    let connector = query.view.peek::<Connector>(&id).await?.ok_or_else(|| Fault::not_found("connector"))?;
+    let version = version(&query, &connector).await?;
+    let mut shown = connector.shown();
+    shown["login"] = json!(version.login);
+    shown["tools"] = tools_of(&connector, &version).into();
+    Ok(shown)
+}
+
+fn tools_of(connector: &Connector, version: &Version) -> Vec<Value> {
+    let tool = |(name, action): (&String, &super::manifest::Action)| {
+        json!({
+            "tool": format!("{}.{name}", connector.name()), "connector": connector.name(), "action": name,
+            "summary": action.summary, "effect": action.effect, "params": action.params, "writes": action.writes,
+        })
+    };
+    version.manifest.actions.iter().map(tool).collect()
+}
+
+/// Tools of all connectors. A connector has at most 64 actions, so the page is one of connectors.
+async fn tools(query: QueryCtx<'_>) -> Result<Value, Fault> {
+    let found =
+        query.view.list::<Connector>(Range { limit: PAGE_MAX, ..Range::of("name", Vec::new()) }).await?;
+    let mut items = Vec::new();
+    for connector in found.iter().map(|found| &found.stored.doc).filter(|doc| doc.removed_at_ms.is_none()) {
+        let tools = tools_of(connector, &version(&query, connector).await?);
+        if items.len() + tools.len() > PAGE_MAX {
+            break;
+        }
+        items.extend(tools);
+    }
+    Ok(json!({"items": items, "next": null}))
+}
+
+/// The routes.
+pub fn routes() -> Vec<Route> {
+    let row = |method, path, operation, summary, call, query| Route {
+        method,
+        path,
+        operation,
+        summary,
+        auth: Auth::Principal,
+        call,
+        query,
+    };
+    vec![
+        row(
+            Method::Post,
+            "/v1/connectors",
+            "connector_install",
+            "Install a connector, or a new version of one",
+            Call::Verb("flows.connector.install"),
+            &[],
+        ),
+        row(
+            Method::Post,
+            "/v1/connectors/{connector}/remove",
+            "connector_remove",
+            "Remove a connector: every run stops at its next call of it",
+            Call::Verb("flows.connector.remove"),
+            &[],
+        ),
+        row(
+            Method::Get,
+            "/v1/connectors",
+            "connector_list",
+            "List connectors by name",
+            Call::Query(READ, Arc::new(|query| list(query).boxed())),
+            &page::PARAMS,
+        ),
+        row(
+            Method::Get,
+            "/v1/connectors/{connector}",
+            "connector_show",
+            "Show a connector with its tools",
+            Call::Query(READ, Arc::new(|query| show(query).boxed())),
+            &[],
+        ),
+        row(
+            Method::Get,
+            "/v1/tools",
+            "tool_list",
+            "List the tools of all installed connectors",
+            Call::Query(READ, Arc::new(|query| tools(query).boxed())),
+            &[],
+        ),
+    ]
+}

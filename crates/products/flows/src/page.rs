@@ -1,0 +1,86 @@
+//! Pages of lists: at most 200 rows, and a cursor to the next.
+//!
+//! A cursor is the key and id of the last row shown. It is not trusted: it is only a place to go on from within the
+//! tenant and the prefix that the route has chosen itself.
+
+use act::{Fault, QueryCtx};
+use kernel::{Id, hex};
+use serde_json::{Value, json};
+use store::{Found, PAGE_MAX, Range};
+
+/// Rows of a page where nobody says otherwise.
+const PAGE: usize = 50;
+
+/// Query parameters of every list.
+pub const PARAMS: [act::Param; 2] = [AFTER, LIMIT];
+/// The cursor.
+pub const AFTER: act::Param = act::Param { name: "after", summary: "Cursor of the page before, from `next`" };
+/// The size.
+pub const LIMIT: act::Param = act::Param { name: "limit", summary: "Rows, at most 200" };
+
+/// The range that a list's query asks for.
+pub fn range(
+    query: &QueryCtx<'_>,
+    index: &'static str,
+    prefix: Vec<u8>,
+    descending: bool,
+) -> Result<Range, Fault> {
+    let invalid = |message: &str| Fault::invalid("request.invalid", message.to_owned());
+    let limit = match query.param("limit") {
+        None => PAGE,
+        Some(text) => match text.parse() {
+            Ok(limit @ 1..=PAGE_MAX) => limit,
+            _ => return Err(invalid("limit is a number from 1 to 200")),
+        },
+    };
+    let after = match query.param("after") {
+        None => None,
+        Some(text) => Some(decode(text, &prefix).ok_or_else(|| invalid("after is no cursor of this list"))?),
+    };
+    Ok(Range { index, prefix, after, descending, limit })
+}
+
+/// A page: its items, and the cursor to the next if it is full.
+pub fn page<T>(
+    found: &[Found<T>],
+    limit: usize,
+    id: impl Fn(&T) -> &Id,
+    shown: impl Fn(&T) -> Value,
+) -> Value {
+    let next =
+        found.last().filter(|_| found.len() == limit).map(|last| encode(&last.key, id(&last.stored.doc)));
+    json!({"items": found.iter().map(|found| shown(&found.stored.doc)).collect::<Vec<_>>(), "next": next})
+}
+
+fn encode(key: &[u8], id: &Id) -> String {
+    format!("{}.{id}", hex::encode(key))
+}
+
+fn decode(text: &str, prefix: &[u8]) -> Option<(Vec<u8>, Id)> {
+    let (key, id) = text.split_once('.')?;
+    if key.len() % 2 != 0 || key.len() > kernel::changeset::KEY_BYTES_MAX * 2 {
+        return None;
+    }
+    let key: Vec<u8> = (0..key.len())
+        .step_by(2)
+        .map(|at| key.get(at..at + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok()))
+        .collect::<Option<_>>()?;
+    key.starts_with(prefix).then_some(())?;
+    Some((key, Id::parse(id).ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_leads_back_to_its_place_and_nowhere_else() {
+        let id = Id::parse("run_a").unwrap();
+        let text = encode(b"dead\0abc", &id);
+        assert_eq!(decode(&text, b"dead\0"), Some((b"dead\0abc".to_vec(), id)));
+        assert_eq!(decode(&text, b"live\0"), None);
+        for bad in ["", ".", "zz.run_a", "6.run_a", "64.", "64", "64.Run A", "é6.run_a"] {
+            assert_eq!(decode(bad, b""), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,694 @@
+//! The engine: the one job of a run, from lease to commit, from commit to lease.
+//!
+//! [`Engine::drive`] holds a lease, looks at the run, does what its step asks for, and commits the result together with
+//! the end of this job and the beginning of the next, which it holds as well. It stops when the run rests, when a retry
+//! has to wait, or when the lease is lost. Nothing here remembers anything between two commits, so a process that dies
+//! leaves the run exactly where its last commit put it:
+//!
+//! - before the intent of a call is durable, nothing has been sent;
+//! - after it, whoever picks the run up finds a pending call and treats it as *unknown* before anything else;
+//! - the outcome ends the pending call in the same commit that moves the run.
+
+use super::call::{self, Heard};
+use super::gate::{CallArgs, Hints, PassArgs, workflow_read};
+use super::machine::{self, Then};
+use super::{Outcome, Pending, RunDoc, RunError, STEP, Status, StepJob};
+use crate::connector::manifest::{Action, Effect};
+use crate::connector::placeholder::{self, Values};
+use crate::connector::record::Version;
+use crate::connector::request;
+use crate::template::{self, Scope, TemplateError};
+use crate::workflow::model::{ApprovalStep, ModelStep, Step, StepKind, ToolStep, Way, Workflow};
+use crate::{Deps, effect};
+use act::{Class, Ctx, Draw as _, Fault, Stamp};
+use contracts::models::ModelCall;
+use harness::{Done, Terms};
+use kernel::{Id, Lease, hex, json as canonical, sha256};
+use parking_lot::Mutex;
+use serde_json::{Map, Value, json};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use store::{CommitError, Stored, View, crash};
+
+/// Most workflow versions kept parsed.
+const VERSIONS_MAX: usize = 256;
+/// Most steps that one drive takes before it lets others have the worker.
+const STEPS_PER_DRIVE_MAX: u32 = 200;
+
+/// Takes runs on.
+pub struct Engine {
+    deps: Deps,
+    versions: Mutex<HashMap<String, Arc<Workflow>>>,
+}
+
+/// What a step came to.
+struct Move {
+    run: RunDoc,
+    then: Then,
+    facts: Vec<(&'static str, Value)>,
+}
+
+/// Why the engine lets go of a run without moving it.
+enum Stop {
+    /// The lease is lost, or the run has been moved by somebody else: it is theirs now.
+    Lost,
+    /// Something failed on our side; the run's step tells how often it may.
+    Engine(Fault),
+}
+
+impl<E: Into<Fault>> From<E> for Stop {
+    fn from(error: E) -> Stop {
+        Stop::Engine(error.into())
+    }
+}
+
+/// What is at hand while a step is taken.
+struct Bench<'a> {
+    lease: &'a Lease,
+    job: &'a StepJob,
+    view: &'a View,
+    workflow: &'a Workflow,
+    step: &'a Step,
+    ctx: &'a Ctx,
+    now_ms: i64,
+}
+
+impl Engine {
+    /// An engine.
+    pub fn new(deps: Deps) -> Engine {
+        Engine { deps, versions: Mutex::default() }
+    }
+
+    /// Drives the run of a lease until it rests.
+    pub async fn drive(&self, mut lease: Lease) {
+        for _ in 0..STEPS_PER_DRIVE_MAX {
+            let job = lease.id.clone();
+            match self.advance(lease).await {
+                Ok(Some(next)) => lease = next,
+                Ok(None) => return,
+                Err(Stop::Lost) => {
+                    tracing::info!(%job, "a run has been taken over");
+                    return;
+                }
+                Err(Stop::Engine(fault)) => {
+                    tracing::warn!(%job, %fault, "a run could not be moved; its lease runs out and it is tried again");
+                    return;
+                }
+            }
+        }
+        // A long run gives way: the lease it holds goes back to the workers.
+        self.deps.harness.hand_over(vec![lease]);
+    }
+
+    /// One step. The lease of the next one, if the run goes on at once.
+    async fn advance(&self, lease: Lease) -> Result<Option<Lease>, Stop> {
+        let harness = &self.deps.harness;
+        let job: StepJob = serde_json::from_slice(&lease.body).map_err(act::internal)?;
+        let now_ms = harness.now_ms();
+        let view = harness.store().view(&lease.tenant, now_ms);
+        let stored = view.get::<RunDoc>(&job.run).await?.ok_or_else(|| Fault::not_found("run"))?;
+        let ctx = harness.service("flows", &lease.tenant, vec![stored.started_by.clone()], &stored.trace);
+        if stored.status != Status::Running {
+            // Cancelled, or closed, while this job was on its way.
+            let run = stored.doc.clone();
+            let facts = vec![("flows.step.dropped", json!({"status": run.status}))];
+            return self.commit(lease, &stored, Move { run, then: Then::Rest, facts }, &ctx).await;
+        }
+        let workflow = self.version(&view, &stored.workflow_digest).await?;
+        let Some((_, step)) = workflow.step(&stored.step) else {
+            let mut run = stored.doc.clone();
+            let then = machine::die(&mut run, "flows.step_missing", now_ms);
+            return self.commit(lease, &stored, Move { run, then, facts: Vec::new() }, &ctx).await;
+        };
+        let bench = Bench { lease: &lease, job: &job, view: &view, workflow: &workflow, step, ctx: &ctx, now_ms };
+        let moved = match self.take(&bench, &stored).await {
+            Ok(moved) => moved,
+            Err(Stop::Lost) => return Err(Stop::Lost),
+            Err(Stop::Engine(fault)) if fault.code == "store.fenced" => return Err(Stop::Lost),
+            Err(Stop::Engine(fault)) => self.engine_failed(&bench, &fault).await?,
+        };
+        // The step may have moved the record itself (an intent, a look): the outcome is put on what is there now.
+        let current = view.store().view(&lease.tenant, now_ms).get::<RunDoc>(&job.run).await?;
+        let current = current.ok_or_else(|| Fault::not_found("run"))?;
+        if current.status != Status::Running && current.rev != stored.rev {
+            return Err(Stop::Lost);
+        }
+        let ctx = ctx.clone();
+        self.commit(lease, &current, moved, &ctx).await
+    }
+
+    /// Something failed on our side: counted, waited for, and given up in the end.
+    async fn engine_failed(&self, bench: &Bench<'_>, fault: &Fault) -> Result<Move, Stop> {
+        let mut run = self.fresh(bench).await?.doc;
+        let code = fault.code.as_str();
+        let then = if fault.class.retryable() || fault.class == Class::Internal {
+            machine::engine_failed(&mut run, bench.step, code, fault.retry_after_ms, bench.now_ms)
+        } else {
+            machine::step_failed(&mut run, bench.step, code, bench.now_ms)
+        };
+        let facts = vec![("flows.step.retried", json!({"step": bench.step.id, "code": code, "side": "engine"}))];
+        Ok(Move { run, then, facts: if matches!(then, Then::At(_)) { facts } else { Vec::new() } })
+    }
+
+    async fn fresh(&self, bench: &Bench<'_>) -> Result<Stored<RunDoc>, Stop> {
+        let view = self.deps.harness.store().view(&bench.lease.tenant, bench.now_ms);
+        Ok(view.get::<RunDoc>(&bench.job.run).await?.ok_or_else(|| Fault::not_found("run"))?)
+    }
+
+    async fn version(&self, view: &View, digest: &str) -> Result<Arc<Workflow>, Fault> {
+        if let Some(known) = self.versions.lock().get(digest) {
+            return Ok(known.clone());
+        }
+        let workflow = Arc::new(workflow_read(view, digest).await?);
+        let mut versions = self.versions.lock();
+        if versions.len() >= VERSIONS_MAX {
+            versions.clear();
+        }
+        versions.insert(digest.to_owned(), workflow.clone());
+        Ok(workflow)
+    }
+
+    /// Takes the current step.
+    async fn take(&self, bench: &Bench<'_>, stored: &Stored<RunDoc>) -> Result<Move, Stop> {
+        let mut run = stored.doc.clone();
+        let (step, now_ms) = (bench.step, bench.now_ms);
+        if bench.lease.starts > STEP.starts_max {
+            // A step that kills its worker never reports a failure; its starts are what is counted.
+            run.error = Some(RunError { code: "flows.poison".into(), step: step.id.clone(), at_ms: now_ms });
+            let then = machine::die(&mut run, "flows.poison", now_ms);
+            return Ok(Move { run, then, facts: Vec::new() });
+        }
+        if let Some(pending) = run.pending.clone() {
+            let fresh = bench.job.send && bench.lease.starts == 1 && !pending.unknown;
+            return if fresh { self.send(bench, run, &pending).await } else { self.reconcile(bench, run, &pending).await };
+        }
+        if machine::run_late(&run, bench.workflow, now_ms) {
+            let then = machine::die(&mut run, "flows.run_deadline", now_ms);
+            return Ok(Move { run, then, facts: Vec::new() });
+        }
+        if bench.workflow.limits.cost_micros.is_some_and(|limit| run.cost_micros > limit) {
+            let then = machine::die(&mut run, "flows.cost_limit", now_ms);
+            return Ok(Move { run, then, facts: Vec::new() });
+        }
+        let scope = Scope::new(&run.names());
+        match self.local(bench, &mut run, &scope) {
+            Ok(Some(then)) => {
+                let facts = vec![("flows.step.finished", json!({"step": step.id, "kind": step.kind.name()}))];
+                return Ok(Move { run, then, facts });
+            }
+            Ok(None) => {}
+            Err(error) => return Ok(self.template_failed(bench, run, &error)),
+        }
+        match &step.kind {
+            StepKind::Tool(tool) => self.tool(bench, run, tool, &scope).await,
+            StepKind::Model(model) => self.model(bench, run, model, &scope).await,
+            StepKind::Approval(approval) => self.checkpoint(bench, run, approval, &scope).await,
+            // Taken above.
+            StepKind::Transform(_) | StepKind::Branch(_) => Err(Stop::Engine(act::internal("a local step was not taken"))),
+        }
+    }
+
+    /// Steps that touch nothing outside: passing over, transform, branch. `None`: it is none of these.
+    fn local(&self, bench: &Bench<'_>, run: &mut RunDoc, scope: &Scope) -> Result<Option<Then>, TemplateError> {
+        let (step, workflow, now_ms) = (bench.step, bench.workflow, bench.now_ms);
+        if let Some(when) = &step.when
+            && !template::condition(when, scope)?
+        {
+            return Ok(Some(machine::step_done(run, workflow, Value::Null, None, now_ms)));
+        }
+        match &step.kind {
+            StepKind::Transform(fields) => {
+                let output = template::tree(&Value::Object(fields.clone()), scope)?;
+                Ok(Some(machine::step_done(run, workflow, output, None, now_ms)))
+            }
+            StepKind::Branch(ways) => {
+                let taken = |way: &&Way| way.when.as_ref().map_or(Ok(true), |when| template::condition(when, scope));
+                for way in ways {
+                    if taken(&way)? {
+                        let output = json!({"next": way.next});
+                        return Ok(Some(machine::step_done(run, workflow, output, Some(&way.next), now_ms)));
+                    }
+                }
+                Err(TemplateError::Failed("no way of the branch fits".into()))
+            }
+            StepKind::Tool(_) | StepKind::Model(_) | StepKind::Approval(_) => Ok(None),
+        }
+    }
+
+    fn template_failed(&self, bench: &Bench<'_>, mut run: RunDoc, error: &TemplateError) -> Move {
+        tracing::info!(run = %run.id, step = bench.step.id, %error, "a template failed");
+        let then = machine::step_failed(&mut run, bench.step, "flows.template_failed", bench.now_ms);
+        Move { run, then, facts: Vec::new() }
+    }
+
+    async fn connector(&self, bench: &Bench<'_>, run: &RunDoc, name: &str) -> Result<Version, Fault> {
+        super::gate::connector_read(bench.view, run, name).await
+    }
+
+    /// A governed call: parameters, decision and intent, and then the wire.
+    async fn tool(&self, bench: &Bench<'_>, mut run: RunDoc, tool: &ToolStep, scope: &Scope) -> Result<Move, Stop> {
+        let version = match self.connector(bench, &run, &tool.connector).await {
+            Ok(found) => found,
+            Err(fault) if fault.class.retryable() => return Err(fault.into()),
+            Err(fault) => {
+                let then = machine::step_failed(&mut run, bench.step, &fault.code, bench.now_ms);
+                return Ok(Move { run, then, facts: Vec::new() });
+            }
+        };
+        let rendered = template::tree(&Value::Object(tool.params.clone()), scope).and_then(|params| {
+            let params = request::given(params.as_object().unwrap_or(&Map::new()));
+            Ok((params, call::hints(tool, scope)?))
+        });
+        let (params, hints) = match rendered {
+            Ok(rendered) => rendered,
+            Err(error) => return Ok(self.template_failed(bench, run, &error)),
+        };
+        let Ok(effect_key) = effect::key(&run.id, &bench.step.id, version.digest(), &params) else {
+            let then = machine::step_failed(&mut run, bench.step, "flows.params_invalid", bench.now_ms);
+            return Ok(Move { run, then, facts: Vec::new() });
+        };
+        let params = Value::Object(params);
+        let args = CallArgs {
+            run: run.id.to_string(),
+            step: bench.step.id.clone(),
+            connector: tool.connector.clone(),
+            action: tool.action.clone(),
+            params,
+            effect_key,
+            hints,
+        };
+        // One key per attempt: a crash between this act and our own commit finds the same decision again.
+        let key = format!("{}:{}:{}", run.id, bench.step.id, run.attempts.calls);
+        match self.act(bench, "flows.tool.call", &args, key).await {
+            Ok(Done::Waiting { approval, .. }) => {
+                let facts = vec![("flows.step.waiting", json!({"step": bench.step.id, "approval": approval}))];
+                let then = machine::wait(&mut run, approval, bench.now_ms);
+                Ok(Move { run, then, facts })
+            }
+            Ok(Done::Outcome { replayed, .. }) => {
+                crash::point("tool.intended");
+                let run = self.fresh(bench).await?.doc;
+                let Some(pending) = run.pending.clone() else { return Err(Stop::Lost) };
+                if replayed { self.reconcile(bench, run, &pending).await } else { self.send(bench, run, &pending).await }
+            }
+            Err(fault) => self.decided_against(bench, run, fault),
+        }
+    }
+
+    async fn act<A: serde::Serialize>(&self, bench: &Bench<'_>, act: &str, args: &A, key: String) -> Result<Done, Fault> {
+        let ctx = Ctx { idempotency_key: Some(key), ..bench.ctx.clone() };
+        let args = serde_json::to_value(args).map_err(act::internal)?;
+        let terms = Terms { fence: Some((bench.lease.id.clone(), bench.lease.epoch)) };
+        self.deps.harness.act(&ctx, act, args, terms).await
+    }
+
+    /// Policy or the verb refused the act.
+    fn decided_against(&self, bench: &Bench<'_>, mut run: RunDoc, fault: Fault) -> Result<Move, Stop> {
+        match fault.class {
+            Class::Denied | Class::StepUp => {
+                run.error =
+                    Some(RunError { code: fault.code, step: bench.step.id.clone(), at_ms: bench.now_ms });
+                let then = machine::refused(&mut run, bench.step, Outcome::Denied, bench.now_ms);
+                Ok(Move { run, then, facts: Vec::new() })
+            }
+            _ => Err(fault.into()),
+        }
+    }
+
+    /// Sends a call whose intent is durable and that nobody can have sent before.
+    async fn send(&self, bench: &Bench<'_>, run: RunDoc, pending: &Pending) -> Result<Move, Stop> {
+        let version = self.connector(bench, &run, &pending.connector).await?;
+        let Some(action) = version.manifest.action(&pending.action) else {
+            return self.heard(bench, run, pending, None, Heard::Refused { code: "flows.action_missing".into() });
+        };
+        let params = pending.params.as_object().cloned().unwrap_or_default();
+        // The last look at the lease: after this the outside world is touched.
+        if !self.deps.harness.store().job_renew(bench.lease).await? {
+            return Err(Stop::Lost);
+        }
+        let heard = self.wire(bench, &version, action, &params, &pending.effect_key).await;
+        crash::point("tool.sent");
+        self.heard(bench, run, pending, Some(action), heard)
+    }
+
+    async fn wire(
+        &self,
+        bench: &Bench<'_>,
+        version: &Version,
+        action: &Action,
+        params: &Map<String, Value>,
+        effect_key: &str,
+    ) -> Heard {
+        let marker = effect::marker(effect_key);
+        let prepared = match request::prepare(&version.manifest, action, &version.base_url, params, &marker, effect_key) {
+            Ok(prepared) => prepared,
+            Err(_) => return Heard::Refused { code: "flows.params_invalid".into() },
+        };
+        let Some(allow) = call::allowlist(version, &self.deps.private_hosts) else {
+            return Heard::Refused { code: "flows.base_url".into() };
+        };
+        let credential = call::credential(&self.deps, &bench.lease.tenant, version).await;
+        call::send(&self.deps.egress, allow, credential, action, params, prepared).await
+    }
+
+    /// What was heard, as a move.
+    fn heard(
+        &self,
+        bench: &Bench<'_>,
+        mut run: RunDoc,
+        pending: &Pending,
+        action: Option<&Action>,
+        heard: Heard,
+    ) -> Result<Move, Stop> {
+        let (step, now_ms) = (bench.step, self.deps.harness.now_ms());
+        let told = |outcome: &str, code: Option<&str>, output: Option<&Map<String, Value>>| {
+            json!({
+                "step": step.id, "connector": pending.connector, "action": pending.action,
+                "effect_key": pending.effect_key, "outcome": outcome, "code": code,
+                "output": output.map(|output| digest(&Value::Object(output.clone()))),
+                "fields": output.map(|output| output.keys().take(32).cloned().collect::<Vec<_>>()),
+            })
+        };
+        let mut facts = Vec::new();
+        let then = match heard {
+            Heard::Done(output) => {
+                facts.push(("flows.tool.finished", told("done", None, Some(&output))));
+                if action.is_some_and(|action| action.effect != Effect::Read) {
+                    run.written_back_at_ms = Some(now_ms);
+                }
+                run.pending = None;
+                machine::step_done(&mut run, bench.workflow, Value::Object(output), None, now_ms)
+            }
+            Heard::Failed { code, retry_after_ms } => {
+                facts.push(("flows.tool.finished", told("failed", Some(&code), None)));
+                machine::external_failed(&mut run, step, &code, retry_after_ms, now_ms)
+            }
+            Heard::Refused { code } => {
+                facts.push(("flows.tool.finished", told("refused", Some(&code), None)));
+                run.pending = None;
+                machine::step_failed(&mut run, step, &code, now_ms)
+            }
+            Heard::Unknown { code } => {
+                facts.push(("flows.tool.finished", told("unknown", Some(&code), None)));
+                machine::call_unknown(&mut run, &code, now_ms)
+            }
+        };
+        Ok(Move { run, then, facts })
+    }
+
+    /// Finds out what became of a call before anything else is done.
+    async fn reconcile(&self, bench: &Bench<'_>, mut run: RunDoc, pending: &Pending) -> Result<Move, Stop> {
+        let version = self.connector(bench, &run, &pending.connector).await?;
+        let Some(action) = version.manifest.action(&pending.action) else {
+            return self.heard(bench, run, pending, None, Heard::Refused { code: "flows.action_missing".into() });
+        };
+        if !pending.unknown {
+            // Found by somebody who did not make it: in doubt from here on, and durably so.
+            let then = machine::call_unknown(&mut run, "flows.call_lost", bench.now_ms);
+            let outcome = json!({"step": bench.step.id, "connector": pending.connector, "action": pending.action,
+                                 "effect_key": pending.effect_key, "outcome": "unknown", "code": "flows.call_lost"});
+            return Ok(Move { run, then, facts: vec![("flows.tool.finished", outcome)] });
+        }
+        match (action.effect, &action.reconcile) {
+            // Doing it again does no harm, and the effect key is the same.
+            (Effect::Read | Effect::Idempotent | Effect::Keyed, _) => {
+                let heard = Heard::Failed { code: "flows.call_lost".into(), retry_after_ms: None };
+                self.heard(bench, run, pending, Some(action), heard)
+            }
+            (Effect::Reconcilable, Some(_)) => self.look(bench, run, pending, &version, action).await,
+            (Effect::Reconcilable | Effect::Unsafe, _) => {
+                run.error = Some(RunError { code: "flows.outcome_unknown".into(), step: bench.step.id.clone(), at_ms: bench.now_ms });
+                let then = machine::die(&mut run, "flows.outcome_unknown", bench.now_ms);
+                Ok(Move { run, then, facts: Vec::new() })
+            }
+        }
+    }
+
+    /// Looks whether the effect is there, by its marker.
+    async fn look(
+        &self,
+        bench: &Bench<'_>,
+        mut run: RunDoc,
+        pending: &Pending,
+        version: &Version,
+        action: &Action,
+    ) -> Result<Move, Stop> {
+        let Some(reconcile) = &action.reconcile else { return Err(act::internal("nothing to reconcile by").into()) };
+        let Some(looking) = version.manifest.action(&reconcile.action) else { return Err(act::internal("no action to look by").into()) };
+        let original = pending.params.as_object().cloned().unwrap_or_default();
+        let marker = effect::marker(&pending.effect_key);
+        let values = Values { params: &original, marker: &marker };
+        let filled = placeholder::fill(&Value::Object(reconcile.params.clone()), values).map_err(act::internal)?;
+        let params = filled.unwrap_or_else(|| json!({}));
+        let args = CallArgs {
+            run: run.id.to_string(),
+            step: bench.step.id.clone(),
+            connector: pending.connector.clone(),
+            action: reconcile.action.clone(),
+            params: params.clone(),
+            effect_key: pending.effect_key.clone(),
+            hints: Hints::default(),
+        };
+        let key = format!("{}:{}:{}:look:{}", run.id, bench.step.id, run.attempts.calls, pending.reconciled);
+        match self.act(bench, "flows.tool.reconcile", &args, key).await {
+            Ok(Done::Outcome { .. }) => {}
+            Ok(Done::Waiting { .. }) => return Err(act::internal("policy wants people for a look").into()),
+            Err(fault) => return Err(fault.into()),
+        }
+        let tries = usize::try_from(pending.reconciled).unwrap_or(usize::MAX);
+        run = self.fresh(bench).await?.doc;
+        let params = params.as_object().cloned().unwrap_or_default();
+        let output = match self.wire(bench, version, looking, &params, &pending.effect_key).await {
+            Heard::Done(output) => Value::Object(output),
+            Heard::Failed { code, retry_after_ms } => {
+                // The look failed, the call is as unknown as before.
+                run.attempts.external += 1;
+                let wait_ms = retry_after_ms.unwrap_or(0).max(machine::BACKOFF_MS);
+                let facts = vec![("flows.step.retried", json!({"step": bench.step.id, "code": code, "side": "external"}))];
+                if run.attempts.external > bench.step.retry.external {
+                    let then = machine::die(&mut run, "flows.outcome_unknown", bench.now_ms);
+                    return Ok(Move { run, then, facts });
+                }
+                return Ok(Move { run, then: Then::At(bench.now_ms + wait_ms), facts });
+            }
+            Heard::Refused { .. } | Heard::Unknown { .. } => {
+                let then = machine::die(&mut run, "flows.outcome_unknown", bench.now_ms);
+                return Ok(Move { run, then, facts: Vec::new() });
+            }
+        };
+        let found = output.pointer(&reconcile.found).is_some_and(|found| match found {
+            Value::Null => false,
+            Value::String(text) => !text.is_empty(),
+            Value::Array(items) => !items.is_empty(),
+            Value::Bool(flag) => *flag,
+            Value::Number(_) | Value::Object(_) => true,
+        });
+        if found {
+            return self.found(bench, run, pending, version, action, &original, &marker).await;
+        }
+        if let Some(wait_ms) = reconcile.settle_ms.get(tries) {
+            let facts = vec![("flows.step.retried", json!({"step": bench.step.id, "code": "flows.effect_not_seen", "side": "external"}))];
+            return Ok(Move { run, then: Then::At(bench.now_ms + wait_ms), facts });
+        }
+        // It is not there, and has had time to appear: the call may be made again, under the same key.
+        self.heard(bench, run, pending, Some(action), Heard::Failed { code: "flows.effect_absent".into(), retry_after_ms: None })
+    }
+
+    /// The effect is there. What was written is read back, as it would have been from the reply that was lost.
+    #[expect(clippy::too_many_arguments, reason = "the end of a look, with everything that the look had at hand")]
+    async fn found(
+        &self,
+        bench: &Bench<'_>,
+        run: RunDoc,
+        pending: &Pending,
+        version: &Version,
+        action: &Action,
+        original: &Map<String, Value>,
+        marker: &str,
+    ) -> Result<Move, Stop> {
+        let read_back = action.reconcile.as_ref().and_then(|reconcile| reconcile.read_back.as_ref());
+        let mut output = Map::from_iter([("reconciled".to_owned(), Value::Bool(true))]);
+        if let Some(read_back) = read_back
+            && let Some(reading) = version.manifest.action(&read_back.action)
+        {
+            let values = Values { params: original, marker };
+            let filled = placeholder::fill(&Value::Object(read_back.params.clone()), values).map_err(act::internal)?;
+            let params = filled.and_then(|params| params.as_object().cloned()).unwrap_or_default();
+            // Read with the reading action's own shape, checked against what the lost call wrote.
+            let mut checking = reading.clone();
+            checking.response.check.clone_from(&action.response.check);
+            checking.response.extract.clone_from(&action.response.extract);
+            let mut with_original = original.clone();
+            with_original.extend(params.clone());
+            let (manifest, base_url) = (&version.manifest, &version.base_url);
+            let prepared = request::prepare(manifest, reading, base_url, &params, marker, &pending.effect_key).map_err(act::internal)?;
+            let Some(allow) = call::allowlist(version, &self.deps.private_hosts) else {
+                return Err(act::internal("the connector's address is not allowed any more").into());
+            };
+            let credential = call::credential(&self.deps, &bench.lease.tenant, version).await;
+            match call::send(&self.deps.egress, allow, credential, &checking, &with_original, prepared).await {
+                Heard::Done(read) => output.extend(read),
+                Heard::Refused { code } if code == "flows.field_dropped" => {
+                    return self.heard(bench, run, pending, Some(action), Heard::Refused { code });
+                }
+                Heard::Failed { .. } | Heard::Refused { .. } | Heard::Unknown { .. } => {}
+            }
+        }
+        self.heard(bench, run, pending, Some(action), Heard::Done(output))
+    }
+
+    async fn model(&self, bench: &Bench<'_>, mut run: RunDoc, model: &ModelStep, scope: &Scope) -> Result<Move, Stop> {
+        let Some(pin) = bench.workflow.pins.models.get(&model.pin) else {
+            let then = machine::step_failed(&mut run, bench.step, "flows.pin_missing", bench.now_ms);
+            return Ok(Move { run, then, facts: Vec::new() });
+        };
+        let rendered = || -> Result<(String, String, Option<String>, BTreeMap<String, Vec<String>>), TemplateError> {
+            let mut allowed = BTreeMap::new();
+            for (field, list) in &model.allowed {
+                let list = template::tree(list, scope)?;
+                let texts = list.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
+                allowed.insert(field.clone(), texts);
+            }
+            let sensitivity = model.sensitivity.as_deref().map(|source| template::text(source, scope)).transpose()?;
+            Ok((template::text(&model.system, scope)?, template::text(&model.user, scope)?, sensitivity, allowed))
+        };
+        let (system, user, sensitivity, allowed) = match rendered() {
+            Ok(rendered) => rendered,
+            Err(error) => return Ok(self.template_failed(bench, run, &error)),
+        };
+        let tries = run.attempts.external + run.attempts.engine;
+        let call = ModelCall {
+            key: format!("{}:{}:{tries}", run.id, bench.step.id),
+            run: run.id.clone(),
+            workflow: run.workflow.clone(),
+            pin: pin.model.clone(),
+            accepts: pin.accepts.clone(),
+            system,
+            user,
+            schema: model.answer.clone(),
+            allowed,
+            max_output_tokens: model.max_output_tokens,
+            sensitivity: sensitivity.unwrap_or_else(|| "internal".into()),
+            causes: vec![run.last_fact.clone()],
+        };
+        match self.deps.models.model_call(bench.ctx, call).await {
+            Ok(reply) => {
+                run.cost_micros = run.cost_micros.saturating_add(reply.cost_micros);
+                run.last_fact = reply.fact;
+                let facts = vec![("flows.step.finished", json!({
+                    "step": bench.step.id, "kind": "model", "model": reply.model, "cost_micros": reply.cost_micros,
+                    "output": digest(&reply.body),
+                }))];
+                let then = machine::step_done(&mut run, bench.workflow, reply.body, None, self.deps.harness.now_ms());
+                Ok(Move { run, then, facts })
+            }
+            Err(fault) => {
+                let code = fault.code.as_str();
+                let violates = code.starts_with("model.") && !code.starts_with("model.provider_");
+                let facts = vec![("flows.step.retried", json!({"step": bench.step.id, "code": code, "side": "external"}))];
+                let then = match fault.class {
+                    Class::Denied | Class::StepUp | Class::NeedsApproval => return self.decided_against(bench, run, Fault { class: Class::Denied, ..fault }),
+                    // An answer that breaks its contract gets one more try; then it is a matter for people.
+                    Class::Upstream if violates && run.attempts.external >= 1 => {
+                        run.error = Some(RunError { code: code.to_owned(), step: bench.step.id.clone(), at_ms: bench.now_ms });
+                        machine::finish(&mut run, Outcome::NeedsHuman, bench.now_ms)
+                    }
+                    Class::Upstream => machine::external_failed(&mut run, bench.step, code, fault.retry_after_ms, bench.now_ms),
+                    _ if fault.class.retryable() || fault.class == Class::Internal => return Err(fault.into()),
+                    _ => machine::step_failed(&mut run, bench.step, code, bench.now_ms),
+                };
+                Ok(Move { run, then, facts: if matches!(then, Then::At(_)) { facts } else { Vec::new() } })
+            }
+        }
+    }
+
+    async fn checkpoint(&self, bench: &Bench<'_>, mut run: RunDoc, approval: &ApprovalStep, scope: &Scope) -> Result<Move, Stop> {
+        let preview = approval.preview.iter().map(|(label, source)| Ok((label.clone(), template::text(source, scope)?)));
+        let preview = match preview.collect::<Result<Vec<_>, TemplateError>>() {
+            Ok(preview) => preview,
+            Err(error) => return Ok(self.template_failed(bench, run, &error)),
+        };
+        let args = PassArgs {
+            run: run.id.to_string(),
+            step: bench.step.id.clone(),
+            tier: approval.tier,
+            approvals: approval.approvals,
+            preview,
+        };
+        let key = format!("{}:{}:{}", run.id, bench.step.id, run.attempts.calls);
+        match self.act(bench, "flows.approval.pass", &args, key).await {
+            Ok(Done::Waiting { approval, .. }) => {
+                let facts = vec![("flows.step.waiting", json!({"step": bench.step.id, "approval": approval}))];
+                let then = machine::wait(&mut run, approval, bench.now_ms);
+                Ok(Move { run, then, facts })
+            }
+            Ok(Done::Outcome { .. }) => Err(Stop::Lost),
+            Err(fault) => self.decided_against(bench, run, fault),
+        }
+    }
+
+    /// Commits a move: the run, its facts, the end of this job, the beginning of the next.
+    async fn commit(&self, lease: Lease, stored: &Stored<RunDoc>, moved: Move, ctx: &Ctx) -> Result<Option<Lease>, Stop> {
+        let harness = &self.deps.harness;
+        let stamp = harness.stamp(ctx);
+        let Move { mut run, then, facts } = moved;
+        let mut draft = stamp.draft();
+        let mut state = |kind: &'static str, outcome: Value, run: &mut RunDoc| {
+            let mut fact = stamp.fact(kind, &run.id, (<RunDoc as store::Document>::KIND, &run.id), outcome);
+            fact.causes.push(run.last_fact.clone());
+            run.last_fact = fact.id.clone();
+            draft.fact(fact);
+        };
+        for (kind, outcome) in facts {
+            state(kind, outcome, &mut run);
+        }
+        match run.status {
+            Status::Finished if stored.status != Status::Finished => {
+                let outcome = json!({"outcome": run.outcome, "cost_micros": run.cost_micros, "waited_ms": run.waited_ms,
+                                     "error": run.error.as_ref().map(|error| &error.code)});
+                state("flows.run.finished", outcome, &mut run);
+            }
+            Status::Dead if stored.status != Status::Dead => {
+                let error = run.error.as_ref();
+                let outcome = json!({"step": run.step, "code": error.map(|error| &error.code), "attempts": run.attempts.external,
+                                     "engine_attempts": run.attempts.engine, "workflow": run.workflow_digest});
+                state("flows.run.dead", outcome, &mut run);
+            }
+            Status::Running | Status::Waiting | Status::Finished | Status::Dead => {}
+        }
+        if run != stored.doc {
+            draft.put_if(stored, &run);
+        }
+        next_job(&mut draft, &stamp, &run.id, then);
+        if draft.facts.is_empty() {
+            let fact = stamp.fact("flows.step.dropped", &run.id, (<RunDoc as store::Document>::KIND, &run.id), json!({}));
+            draft.fact(fact);
+        }
+        match harness.conclude(lease, draft, Vec::new()).await {
+            Ok(committed) => {
+                crash::point("tool.finished");
+                Ok(committed.held.into_iter().next())
+            }
+            Err(CommitError::Conflict { .. } | CommitError::Fenced) => Err(Stop::Lost),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+fn next_job(draft: &mut kernel::Draft, stamp: &Stamp, run: &Id, then: Then) {
+    let body = json!({"run": run});
+    match then {
+        Then::GoOn => {
+            draft.job(stamp.id("job"), &STEP, stamp.at_ms, true, &body);
+        }
+        Then::At(at_ms) => {
+            draft.job(stamp.id("job"), &STEP, at_ms, false, &body);
+        }
+        Then::Rest => {}
+    }
+}
+
+fn digest(value: &Value) -> String {
+    hex::encode(&sha256(&canonical::canonical(value).unwrap_or_else(|_| value.to_string().into_bytes())))
+}
+

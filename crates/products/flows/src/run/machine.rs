@@ -1,0 +1,174 @@
+//! What follows from what: a run's transitions as pure functions.
+//!
+//! Each takes a run as it was read and returns it as it shall be. None reads a clock, and none is forgiving: a transition
+//! that does not apply is an error, and the commit that would have made it does not happen.
+
+use super::{Attempts, Outcome, RunDoc, RunError, Status};
+use crate::workflow::model::{DEAD, END, NEEDS_HUMAN, Step, Workflow};
+use serde_json::Value;
+
+/// First wait after a failure, in milliseconds; doubled each time.
+pub const BACKOFF_MS: i64 = 500;
+/// Longest wait after a failure.
+pub const BACKOFF_MS_MAX: i64 = 60_000;
+
+/// What the engine does after a transition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Then {
+    /// Goes on at once.
+    GoOn,
+    /// Goes on at this time, milliseconds UTC.
+    At(i64),
+    /// Nothing: it has ended, or waits for people.
+    Rest,
+}
+
+/// Ends the current step with `output` and moves to `to`, or to the ordinary successor.
+pub fn step_done(
+    run: &mut RunDoc,
+    workflow: &Workflow,
+    output: Value,
+    to: Option<&str>,
+    now_ms: i64,
+) -> Then {
+    let at = workflow.step(&run.step).map_or(0, |(at, _)| at);
+    run.outputs.insert(run.step.clone(), output);
+    let to = to.unwrap_or_else(|| workflow.successor(at)).to_owned();
+    move_to(run, &to, now_ms)
+}
+
+/// Moves to a step, or to one of the ends.
+pub fn move_to(run: &mut RunDoc, to: &str, now_ms: i64) -> Then {
+    run.attempts = Attempts::default();
+    run.pending = None;
+    match to {
+        END => finish(run, Outcome::Done, now_ms),
+        NEEDS_HUMAN => finish(run, Outcome::NeedsHuman, now_ms),
+        DEAD => die(run, "flows.step_failed", now_ms),
+        step => {
+            run.step = step.to_owned();
+            run.step_at_ms = now_ms;
+            run.status = Status::Running;
+            Then::GoOn
+        }
+    }
+}
+
+/// Ends the run.
+pub fn finish(run: &mut RunDoc, outcome: Outcome, now_ms: i64) -> Then {
+    run.status = Status::Finished;
+    run.outcome = Some(outcome);
+    run.finished_at_ms = Some(now_ms);
+    run.pending = None;
+    run.approval = None;
+    END.clone_into(&mut run.step);
+    run.scrub();
+    Then::Rest
+}
+
+/// Puts the run among the dead letters. Content, step and what was in flight are kept for whoever looks at it.
+pub fn die(run: &mut RunDoc, code: &str, now_ms: i64) -> Then {
+    run.status = Status::Dead;
+    run.finished_at_ms = Some(now_ms);
+    if run.error.as_ref().is_none_or(|error| error.step != run.step) {
+        run.error = Some(RunError { code: code.to_owned(), step: run.step.clone(), at_ms: now_ms });
+    }
+    Then::Rest
+}
+
+/// The current step failed for good: its `on_error` says what follows.
+pub fn step_failed(run: &mut RunDoc, step: &Step, code: &str, now_ms: i64) -> Then {
+    run.error = Some(RunError { code: code.to_owned(), step: step.id.clone(), at_ms: now_ms });
+    if step.on_error == DEAD { die(run, code, now_ms) } else { move_to(run, &step.on_error.clone(), now_ms) }
+}
+
+/// A system outside failed and the call has certainly had no effect: again later, or for good.
+pub fn external_failed(
+    run: &mut RunDoc,
+    step: &Step,
+    code: &str,
+    retry_after_ms: Option<i64>,
+    now_ms: i64,
+) -> Then {
+    run.pending = None;
+    run.attempts.external += 1;
+    run.error = Some(RunError { code: code.to_owned(), step: step.id.clone(), at_ms: now_ms });
+    if run.attempts.external > step.retry.external || late(run, step, now_ms) {
+        return step_failed(run, step, code, now_ms);
+    }
+    Then::At(
+        now_ms + retry_after_ms.unwrap_or(0).clamp(backoff_ms(run.attempts.external), BACKOFF_MS_MAX * 10),
+    )
+}
+
+/// This system failed: again later, or the dead letters. Never `on_error`: the workflow did nothing wrong.
+pub fn engine_failed(
+    run: &mut RunDoc,
+    step: &Step,
+    code: &str,
+    retry_after_ms: Option<i64>,
+    now_ms: i64,
+) -> Then {
+    run.attempts.engine += 1;
+    run.error = Some(RunError { code: code.to_owned(), step: step.id.clone(), at_ms: now_ms });
+    if run.attempts.engine > step.retry.engine {
+        return die(run, code, now_ms);
+    }
+    Then::At(now_ms + retry_after_ms.unwrap_or(0).clamp(backoff_ms(run.attempts.engine), BACKOFF_MS_MAX))
+}
+
+/// Nobody knows whether the call had an effect.
+pub fn call_unknown(run: &mut RunDoc, code: &str, now_ms: i64) -> Then {
+    let step = run.step.clone();
+    run.error = Some(RunError { code: code.to_owned(), step, at_ms: now_ms });
+    if let Some(pending) = &mut run.pending {
+        pending.unknown = true;
+    }
+    Then::GoOn
+}
+
+/// It waits for people.
+pub fn wait(run: &mut RunDoc, approval: kernel::Id, now_ms: i64) -> Then {
+    run.status = Status::Waiting;
+    run.approval = Some(approval);
+    run.waiting_since_ms = Some(now_ms);
+    Then::Rest
+}
+
+/// People have decided: what they took does not count against any deadline.
+pub fn resume(run: &mut RunDoc, now_ms: i64) {
+    if let Some(since_ms) = run.waiting_since_ms.take() {
+        let waited_ms = (now_ms - since_ms).max(0);
+        run.waited_ms += waited_ms;
+        run.step_at_ms += waited_ms;
+    }
+    run.status = Status::Running;
+    run.approval = None;
+}
+
+/// Policy or a person said no, or nobody said anything.
+pub fn refused(run: &mut RunDoc, step: &Step, outcome: Outcome, now_ms: i64) -> Then {
+    let to = match outcome {
+        Outcome::Expired => &step.on_expired,
+        Outcome::Denied | Outcome::Void => &step.on_denied,
+        Outcome::Done | Outcome::NeedsHuman | Outcome::Cancelled => &None,
+    };
+    match to {
+        Some(to) => move_to(run, &to.clone(), now_ms),
+        None => finish(run, outcome, now_ms),
+    }
+}
+
+/// Whether the step has used up its time.
+pub fn late(run: &RunDoc, step: &Step, now_ms: i64) -> bool {
+    now_ms - run.step_at_ms > step.deadline_ms
+}
+
+/// Whether the run has.
+pub fn run_late(run: &RunDoc, workflow: &Workflow, now_ms: i64) -> bool {
+    now_ms - run.created_at_ms - run.waited_ms > workflow.limits.deadline_ms
+}
+
+fn backoff_ms(failures: u32) -> i64 {
+    (BACKOFF_MS << failures.saturating_sub(1).min(10)).min(BACKOFF_MS_MAX)
+}

@@ -1,0 +1,119 @@
+//! Looking at workflows.
+
+use super::record::{Published, Source, source_id, workflow_id};
+use super::{diff, parse};
+use crate::page;
+use act::{Auth, Call, Fault, Method, Param, QueryCtx, Route};
+use futures::FutureExt as _;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use store::Stored;
+
+const READ: &str = "flows.workflow.read";
+
+async fn published(query: &QueryCtx<'_>) -> Result<Stored<Published>, Fault> {
+    let id = query.param("workflow").and_then(workflow_id).ok_or_else(|| Fault::not_found("workflow"))?;
+    query.view.peek::<Published>(&id).await?.ok_or_else(|| Fault::not_found("workflow"))
+}
+
+/// The text of a version. Only one of the workflow's own: digests of others are as absent as wrong ones.
+async fn text(query: &QueryCtx<'_>, workflow: &Published, digest: &str) -> Result<String, Fault> {
+    let own = workflow.versions.iter().any(|version| version.digest == digest);
+    let id = source_id(digest).filter(|_| own).ok_or_else(|| Fault::not_found("workflow version"))?;
+    let source = query.view.peek::<Source>(&id).await?.ok_or_else(|| Fault::not_found("workflow version"))?;
+    Ok(source.doc.text)
+}
+
+async fn list(query: QueryCtx<'_>) -> Result<Value, Fault> {
+    let range = page::range(&query, "name", Vec::new(), false)?;
+    let limit = range.limit;
+    let found = query.view.list::<Published>(range).await?;
+    Ok(page::page(&found, limit, |doc| &doc.id, Published::shown))
+}
+
+async fn show(query: QueryCtx<'_>) -> Result<Value, Fault> {
+    let workflow = published(&query).await?;
+    let digest = query.param("digest").unwrap_or(&workflow.digest).to_owned();
+    let mut shown = workflow.shown();
+    shown["text"] = text(&query, &workflow, &digest).await?.into();
+    shown["shown_digest"] = digest.into();
+    shown["versions"] = json!(workflow.versions);
+    Ok(shown)
+}
+
+async fn compare(query: QueryCtx<'_>) -> Result<Value, Fault> {
+    let workflow = published(&query).await?;
+    let previous = workflow.versions.get(1).map(|version| version.digest.clone());
+    let from = query
+        .param("from")
+        .map(str::to_owned)
+        .or(previous)
+        .ok_or_else(|| Fault::not_found("workflow version"))?;
+    let to = query.param("to").unwrap_or(&workflow.digest).to_owned();
+    let read =
+        |text: String| parse::parse(&text).map_err(|_| act::internal("a published workflow cannot be read"));
+    let (before, after) =
+        (read(text(&query, &workflow, &from).await?)?, read(text(&query, &workflow, &to).await?)?);
+    Ok(json!({"workflow": workflow.name(), "from": from, "to": to, "changes": diff::diff(&before, &after)}))
+}
+
+/// The routes.
+pub fn routes() -> Vec<Route> {
+    let row = |method, path, operation, summary, call, query| Route {
+        method,
+        path,
+        operation,
+        summary,
+        auth: Auth::Principal,
+        call,
+        query,
+    };
+    vec![
+        row(
+            Method::Post,
+            "/v1/workflows",
+            "workflow_publish",
+            "Publish a version of a workflow",
+            Call::Verb("flows.workflow.publish"),
+            &[],
+        ),
+        row(
+            Method::Post,
+            "/v1/workflows/{workflow}/retire",
+            "workflow_retire",
+            "Retire a workflow: no further run starts",
+            Call::Verb("flows.workflow.retire"),
+            &[],
+        ),
+        row(
+            Method::Get,
+            "/v1/workflows",
+            "workflow_list",
+            "List workflows by name",
+            Call::Query(READ, Arc::new(|query| list(query).boxed())),
+            &page::PARAMS,
+        ),
+        row(
+            Method::Get,
+            "/v1/workflows/{workflow}",
+            "workflow_show",
+            "Show a workflow with its text and its versions",
+            Call::Query(READ, Arc::new(|query| show(query).boxed())),
+            &[Param { name: "digest", summary: "The version to show; the current one if not given" }],
+        ),
+        row(
+            Method::Get,
+            "/v1/workflows/{workflow}/diff",
+            "workflow_diff",
+            "Show what changed between two versions",
+            Call::Query(READ, Arc::new(|query| compare(query).boxed())),
+            &[
+                Param {
+                    name: "from",
+                    summary: "Digest of the older version; the one before the current if not given",
+                },
+                Param { name: "to", summary: "Digest of the newer version; the current one if not given" },
+            ],
+        ),
+    ]
+}

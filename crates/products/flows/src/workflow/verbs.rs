@@ -1,0 +1,219 @@
+//! Publishing and retiring workflows.
+
+use super::check;
+use super::parse;
+use super::record::{Published, STARTS_MAX, Source, Starts, VERSIONS_MAX, VersionRow, source_id, starts_id, workflow_id};
+use crate::connector::manifest::Manifest;
+use crate::connector::record::{Connector, Version, connector_id, version_id};
+use crate::connector::verbs::refused;
+use crate::workflow::Workflow;
+use act::{Draw as _, Fault, Plan, Target, Verb};
+use futures::FutureExt as _;
+use kernel::hex;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use store::{Document as _, Stored, View};
+
+/// Arguments of `flows.workflow.publish`.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PublishArgs {
+    /// The workflow, YAML.
+    pub yaml: String,
+}
+
+/// Arguments of `flows.workflow.retire`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RetireArgs {
+    /// Its name.
+    pub workflow: String,
+}
+
+fn parsed(yaml: &str) -> Result<Workflow, Fault> {
+    parse::parse(yaml).map_err(|problems| refused("flows.workflow_invalid", &problems))
+}
+
+/// The manifests of the connectors it calls, as installed.
+async fn manifests(view: &View, workflow: &Workflow) -> Result<BTreeMap<String, Manifest>, Fault> {
+    let mut names: Vec<String> = workflow.connectors().into_iter().map(str::to_owned).collect();
+    names.extend(workflow.trigger.iter().map(|trigger| trigger.connector.clone()));
+    let mut manifests = BTreeMap::new();
+    for name in names {
+        let Some(id) = connector_id(&name) else { continue };
+        let Some(connector) = view.get::<Connector>(&id).await?.filter(|doc| doc.removed_at_ms.is_none()) else { continue };
+        let Some(version) = version_id(&connector.version) else { continue };
+        if let Some(version) = view.peek::<Version>(&version).await? {
+            manifests.insert(name, version.doc.manifest);
+        }
+    }
+    Ok(manifests)
+}
+
+async fn published(view: &View, name: &str) -> Result<Stored<Published>, Fault> {
+    let missing = || Fault::not_found("workflow");
+    view.get::<Published>(&workflow_id(name).ok_or_else(missing)?).await?.ok_or_else(missing)
+}
+
+/// Takes a workflow out of what an event starts, or puts it in.
+async fn starts(view: &View, plan: &mut Plan, event: &(String, String), name: &str, starts: bool) -> Result<(), Fault> {
+    let id = starts_id(&event.0, &event.1).ok_or_else(|| Fault::invalid("flows.workflow_invalid", "the trigger's event has no such name"))?;
+    let stored = view.get::<Starts>(&id).await?;
+    let mut workflows = stored.as_ref().map(|stored| stored.workflows.clone()).unwrap_or_default();
+    workflows.retain(|other| other != name);
+    if starts {
+        workflows.push(name.to_owned());
+        workflows.sort();
+    }
+    if workflows.len() > STARTS_MAX {
+        return Err(Fault::conflict("flows.trigger_full", "16 workflows are started by this event already"));
+    }
+    let doc = Starts { id, workflows };
+    match &stored {
+        Some(stored) if stored.doc == doc => {}
+        Some(stored) => {
+            plan.draft.put_if(stored, &doc);
+        }
+        None => {
+            plan.draft.put_new(&doc);
+        }
+    }
+    Ok(())
+}
+
+/// The verbs.
+pub fn verbs() -> Vec<Verb> {
+    vec![
+        Verb {
+            act: "flows.workflow.publish",
+            summary: "Publishes a workflow, or a new version of it",
+            args: || schemars::schema_for!(PublishArgs).into(),
+            writes: &["flows.workflow", "flows.workflow_version", "flows.trigger"],
+            facts: &["flows.workflow.published"],
+            secret_args: &[],
+            on_closed: None,
+            aim: Arc::new(|_, args, _| {
+                async move {
+                    let args: PublishArgs = act::parse(args)?;
+                    let workflow = parsed(&args.yaml)?;
+                    let id = workflow_id(&workflow.name)
+                        .ok_or_else(|| Fault::invalid("flows.workflow_invalid", "the workflow's name cannot be used"))?;
+                    let mut target = Target::of(Published::KIND, &id);
+                    target.attributes = json!({"connectors": workflow.connectors(), "steps": workflow.steps.len()});
+                    target.preview = vec![("Workflow".into(), workflow.name)];
+                    Ok(target)
+                }
+                .boxed()
+            }),
+            plan: Arc::new(|view, args, stamp| {
+                async move {
+                    let args: PublishArgs = act::parse(args)?;
+                    let workflow = parsed(&args.yaml)?;
+                    let manifests = manifests(view, &workflow).await?;
+                    let installed = manifests.iter().map(|(name, manifest)| (name.as_str(), manifest)).collect();
+                    let problems = check::problems(&workflow, &installed);
+                    if !problems.is_empty() {
+                        return Err(refused("flows.workflow_invalid", &problems));
+                    }
+                    let invalid = |_| Fault::invalid("flows.workflow_invalid", "the workflow is outside the canonical profile");
+                    let digest = hex::encode(&workflow.digest().map_err(invalid)?);
+                    let id = workflow_id(&workflow.name)
+                        .ok_or_else(|| Fault::invalid("flows.workflow_invalid", "the workflow's name cannot be used"))?;
+                    let source_id = source_id(&digest).ok_or_else(|| act::internal("a digest makes no id"))?;
+                    let stored = view.get::<Published>(&id).await?;
+                    let mut versions = stored.as_ref().map(|stored| stored.versions.clone()).unwrap_or_default();
+                    if versions.first().is_some_and(|version| version.digest == digest)
+                        && stored.as_ref().is_some_and(|stored| stored.retired_at_ms.is_none())
+                    {
+                        return Err(Fault::conflict("request.state", "this version is in force already"));
+                    }
+                    let row = VersionRow {
+                        digest: digest.clone(),
+                        label: workflow.version.clone(),
+                        at_ms: stamp.at_ms,
+                        by: stamp.ctx.principal.id.clone(),
+                    };
+                    versions.insert(0, row);
+                    versions.truncate(VERSIONS_MAX);
+                    let trigger = workflow.trigger.as_ref().map(|trigger| (trigger.connector.clone(), trigger.event.clone()));
+                    let doc = Published {
+                        id: id.clone(),
+                        digest: digest.clone(),
+                        label: workflow.version.clone(),
+                        description: workflow.description.clone(),
+                        trigger: trigger.clone(),
+                        versions,
+                        retired_at_ms: None,
+                    };
+                    let mut plan = Plan { draft: stamp.draft(), outcome: doc.shown() };
+                    if view.get::<Source>(&source_id).await?.is_none() {
+                        plan.draft.put_new(&Source { id: source_id, text: args.yaml });
+                    }
+                    let before = stored.as_ref().and_then(|stored| stored.trigger.clone());
+                    if let Some(before) = before.filter(|before| Some(before) != trigger.as_ref()) {
+                        starts(view, &mut plan, &before, &workflow.name, false).await?;
+                    }
+                    if let Some(trigger) = &trigger {
+                        starts(view, &mut plan, trigger, &workflow.name, true).await?;
+                    }
+                    match &stored {
+                        Some(stored) => plan.draft.put_if(stored, &doc),
+                        None => plan.draft.put_new(&doc),
+                    };
+                    plan.draft.fact(stamp.fact(
+                        "flows.workflow.published",
+                        &id,
+                        (Published::KIND, &id),
+                        json!({"digest": digest, "label": doc.label, "before": stored.as_ref().map(|stored| &stored.digest)}),
+                    ));
+                    Ok(plan)
+                }
+                .boxed()
+            }),
+        },
+        Verb {
+            act: "flows.workflow.retire",
+            summary: "Retires a workflow; running runs go on",
+            args: || schemars::schema_for!(RetireArgs).into(),
+            writes: &["flows.workflow", "flows.trigger"],
+            facts: &["flows.workflow.retired"],
+            secret_args: &[],
+            on_closed: None,
+            aim: Arc::new(|view, args, _| {
+                async move {
+                    let args: RetireArgs = act::parse(args)?;
+                    let doc = published(view, &args.workflow).await?;
+                    let mut target = Target::of(Published::KIND, &doc.id);
+                    target.preview = vec![("Retire workflow".into(), args.workflow)];
+                    Ok(target)
+                }
+                .boxed()
+            }),
+            plan: Arc::new(|view, args, stamp| {
+                async move {
+                    let args: RetireArgs = act::parse(args)?;
+                    let stored = published(view, &args.workflow).await?;
+                    if stored.retired_at_ms.is_some() {
+                        return Err(Fault::conflict("request.state", "the workflow has been retired already"));
+                    }
+                    let doc = Published { retired_at_ms: Some(stamp.at_ms), ..stored.doc.clone() };
+                    let mut plan = Plan { draft: stamp.draft(), outcome: doc.shown() };
+                    if let Some(trigger) = &doc.trigger {
+                        starts(view, &mut plan, trigger, &args.workflow, false).await?;
+                    }
+                    plan.draft.put_if(&stored, &doc).fact(stamp.fact(
+                        "flows.workflow.retired",
+                        &doc.id,
+                        (Published::KIND, &doc.id),
+                        json!({"digest": doc.digest}),
+                    ));
+                    Ok(plan)
+                }
+                .boxed()
+            }),
+        },
+    ]
+}

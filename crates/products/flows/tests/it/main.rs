@@ -1,0 +1,3 @@
+//! Integration tests of workflows: the shipped examples.
+
+mod examples;

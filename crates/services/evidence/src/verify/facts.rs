@@ -1,0 +1,90 @@
+//! The pass over the leaves: most of the work of a verification, so it borrows everything and allocates next to nothing.
+
+use super::report::{Failure, Reason};
+use super::{SKEW_MS, fail};
+use crate::manifest::{Predicate, WHOLE_LOG};
+use kernel::{Digest, fact, hex, merkle};
+use std::collections::HashMap;
+
+/// What the leaves say, as far as later checks need it.
+pub(super) struct Facts<'a> {
+    /// Index and hash of each, in order.
+    pub leaves: Vec<(u64, Digest)>,
+    /// The commitment of each fact, by id.
+    pub commitments: HashMap<&'a str, Option<Digest>>,
+    /// How many have one.
+    pub committed: u64,
+    /// The last number seen in each stream.
+    pub streams: HashMap<&'a str, u64>,
+    /// Digests of the policies that decided, as they first appear.
+    pub policies: Vec<&'a str>,
+}
+
+impl<'a> Facts<'a> {
+    /// Reads `facts.jsonl`.
+    pub fn read(bytes: &'a [u8], predicate: &Predicate) -> Result<Facts<'a>, Failure> {
+        if bytes.last().is_some_and(|byte| *byte != b'\n') {
+            return fail(Reason::FactMalformed, "the last line has no end");
+        }
+        let lines = bytes.iter().filter(|byte| **byte == b'\n').count();
+        let claimed = predicate.ranges.iter().try_fold(0u64, |sum, (from, to)| sum.checked_add(to - from));
+        if claimed != Some(lines as u64) {
+            return fail(Reason::RangeGap, format!("{lines} facts for ranges of {}", claimed.unwrap_or(u64::MAX)));
+        }
+        // Complete streams are gapless from their first fact; the others only ascend.
+        let complete: HashMap<&str, ()> = predicate.streams.iter().map(|claim| (claim.stream.as_str(), ())).collect();
+        let whole = predicate.subject == WHOLE_LOG;
+        let mut facts = Facts {
+            leaves: Vec::with_capacity(lines),
+            commitments: HashMap::with_capacity(lines),
+            committed: 0,
+            streams: HashMap::new(),
+            policies: Vec::new(),
+        };
+        let mut newest_ms = i64::MIN;
+        let mut last_policy = "";
+        let indices = predicate.ranges.iter().flat_map(|(from, to)| *from..*to);
+        for (index, line) in indices.zip(bytes.split(|byte| *byte == b'\n')) {
+            let at = || format!("fact at index {index}");
+            let Some(leaf) = fact::read_ids(line) else { return fail(Reason::FactMalformed, at()) };
+            if leaf.origin != predicate.origin {
+                return fail(Reason::FactOrigin, at());
+            }
+            if leaf.at_ms < newest_ms.saturating_sub(SKEW_MS) || leaf.at_ms > predicate.created_at_ms.saturating_add(SKEW_MS) {
+                return fail(Reason::FactTime, at());
+            }
+            newest_ms = newest_ms.max(leaf.at_ms);
+            let commitment = leaf.args_commitment.and_then(hex::decode32);
+            facts.committed += u64::from(commitment.is_some());
+            if facts.commitments.insert(leaf.id, commitment).is_some() {
+                return fail(Reason::FactTwice, at());
+            }
+            let last = facts.streams.insert(leaf.stream, leaf.stream_n).unwrap_or(0);
+            let gapless = whole || complete.contains_key(leaf.stream);
+            if if gapless { leaf.stream_n != last + 1 } else { leaf.stream_n <= last } {
+                return fail(Reason::StreamGap, format!("{} after {last} in {}, {}", leaf.stream_n, leaf.stream, at()));
+            }
+            if let Some(policy) = leaf.policy.filter(|policy| *policy != last_policy) {
+                last_policy = policy;
+                for digest in policy.split('+').filter(|digest| hex::decode32(digest).is_some()) {
+                    if !facts.policies.contains(&digest) {
+                        facts.policies.push(digest);
+                    }
+                }
+            }
+            facts.leaves.push((index, merkle::leaf_hash(line)));
+        }
+        Ok(facts)
+    }
+
+    /// Checks that the streams claimed to be complete end where the manifest says; returns how many are complete.
+    pub fn claims_check(&self, predicate: &Predicate) -> Result<usize, Failure> {
+        for claim in &predicate.streams {
+            let last = self.streams.get(claim.stream.as_str()).copied().unwrap_or(0);
+            if last != claim.last {
+                return fail(Reason::StreamGap, format!("{} ends at {last}, not at {}", claim.stream, claim.last));
+            }
+        }
+        Ok(if predicate.subject == WHOLE_LOG { self.streams.len() } else { predicate.streams.len() })
+    }
+}
