@@ -1,4 +1,4 @@
-# Calls of tools in outside systems: flows.tool.call.
+# Calls of tools in outside systems: flows.tool.call, and flows.tool.reconcile, the look at what became of one.
 #
 # The verb that aims such a call says in resource.attributes:
 #   effect_class      READ, IDEMPOTENT, KEYED, RECONCILABLE or UNSAFE, from the connector's manifest
@@ -13,7 +13,12 @@
 
 package writ
 
-tool_call if input.action == "flows.tool.call"
+tool_call if input.action in {"flows.tool.call", "flows.tool.reconcile"}
+
+deny contains "connector.reconcile_writes" if {
+	input.action == "flows.tool.reconcile"
+	effect_class != "READ"
+}
 
 effect_class := input.resource.attributes.effect_class if {
 	tool_call
@@ -94,3 +99,40 @@ automatic if {
 }
 
 notes contains "approval.automatic" if automatic
+
+# Checkpoints of a workflow are passed by people, as many and of such a tier as the workflow says. One that does not say
+# is not passed at all.
+
+checkpoint if input.action == "flows.approval.pass"
+
+deny contains "approval.checkpoint_unknown" if {
+	checkpoint
+	not checkpoint_known
+}
+
+checkpoint_known if {
+	is_number(input.resource.attributes.tier)
+	is_number(input.resource.attributes.approvals)
+}
+
+required := {
+	"reason": "approval.checkpoint",
+	"tier": input.resource.attributes.tier,
+	"approvals": input.resource.attributes.approvals,
+} if {
+	checkpoint
+	checkpoint_known
+	not checkpoint_passed
+}
+
+checkpoint_passed if {
+	input.context.approved
+	people := {approver |
+		some approval in input.context.approvals
+		approval.tier >= input.resource.attributes.tier
+		approver := approval.approver
+	}
+	count(people) >= input.resource.attributes.approvals
+}
+
+notes contains "approval.granted" if checkpoint_passed

@@ -10,12 +10,14 @@ use crate::config::Config;
 use crate::counts::Counts;
 use crate::http::refused::Refused;
 use crate::own::{self, Own};
-use crate::{openapi, policy};
+use crate::{openapi, policy, providers};
 use act::{Auth, Call, Clock, Domain, Ids, JobSpec};
 use custody::{Custody, Keyring};
+use egress::{Egress, EgressConfig};
 use governor::Governor;
 use harness::Harness;
 use kernel::permit::permit_pair;
+use models::call::{Models, Providers};
 use std::collections::BTreeSet;
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -53,20 +55,34 @@ pub struct Parts {
     pub harness: Harness,
     /// Keys and secrets.
     pub custody: Custody,
+    /// The one way out.
+    pub egress: Egress,
+    /// Who answers as a model.
+    pub providers: Providers,
     /// The edge's own.
     pub own: Own,
 }
 
 /// Every domain of the product.
 pub fn domains(parts: &Parts) -> Vec<Domain> {
-    let Parts { config: _, harness, custody, own } = parts;
+    let Parts { config, harness, custody, egress, providers, own } = parts;
     let store = harness.store();
+    let models = Models::new(harness.clone(), providers.clone());
+    let flows = flows::Deps {
+        harness: harness.clone(),
+        egress: egress.clone(),
+        custody: custody.clone(),
+        models: Arc::new(models.clone()),
+        private_hosts: config.private_hosts.clone().into(),
+    };
     vec![
         access::domain(store, harness.cell().clone()),
         governor::domain(harness.governor(), store),
         custody::domain(custody),
         billing::domain(),
         notify::domain(store),
+        models.domain(),
+        flows::domain(flows),
         own::domain(own),
     ]
 }
@@ -109,7 +125,15 @@ pub async fn assemble(config: Config, clock: Arc<dyn Clock>, ids: Arc<dyn Ids>) 
     let counts = Counts::default();
     let contract = Arc::new(OnceLock::new());
     let own = Own { harness: harness.clone(), counts: counts.clone(), contract: contract.clone() };
-    let domains = domains(&Parts { config: config.clone(), harness: harness.clone(), custody: custody.clone(), own });
+    let monotonic = harness.clock().clone();
+    let egress = Egress::new(EgressConfig {
+        user_agent: Some(concat!("writ/", env!("CARGO_PKG_VERSION")).to_owned()),
+        // A monotonic clock does not reach 2⁶³ milliseconds.
+        ..EgressConfig::new(move || i64::try_from(monotonic.monotonic_us() / 1000).unwrap_or(i64::MAX))
+    })?;
+    let providers = providers::providers(&config, &egress, &custody, &store)?;
+    let (config_, harness_, custody_) = (config.clone(), harness.clone(), custody.clone());
+    let domains = domains(&Parts { config: config_, harness: harness_, custody: custody_, egress, providers, own });
     let misfits = table_misfits(&domains);
     if !misfits.is_empty() {
         return Err(StartError::Table(misfits));

@@ -71,7 +71,7 @@ pub struct Config {
     pub policy_ttl_ms: i64,
     /// At this start, put the built-in policy in force even if another was published. Default false.
     pub policy_reset: bool,
-    /// Private destinations, `scheme://host[:port]`, that connectors and models may have. Default none.
+    /// Private destinations, `host` or `host:port`, that connectors and models may have. Default none.
     pub private_hosts: Vec<String>,
     /// Bounds of everything that a stranger could make large.
     pub limits: Limits,
@@ -317,6 +317,11 @@ impl Config {
         Ok(config)
     }
 
+    /// Whether the operator has said that this destination may be private.
+    pub fn private_host(&self, host: &str, port: u16) -> bool {
+        self.private_hosts.iter().any(|allowed| *allowed == host || *allowed == format!("{host}:{port}"))
+    }
+
     /// Refuses what would not be safe or could not work.
     pub fn check(&self) -> Result<(), ConfigError> {
         let refuse = |field, why: String| Err(ConfigError::Refused { field, why });
@@ -340,6 +345,13 @@ impl Config {
         };
         if let Some(host) = self.hosts.iter().find(|host| !host_ok(host)) {
             return refuse("hosts", format!("{host:?} is not a host name in lower case, without port"));
+        }
+        let private_ok = |host: &&String| {
+            let name = host.rsplit_once(':').map_or(host.as_str(), |(name, port)| if port.parse::<u16>().is_ok() { name } else { "" });
+            !name.is_empty() && name.len() <= 253 && host_ok(host)
+        };
+        if let Some(host) = self.private_hosts.iter().find(|host| !private_ok(host)) {
+            return refuse("private_hosts", format!("{host:?} is not host or host:port in lower case"));
         }
         let origin_ok =
             |name: &str| !name.is_empty() && name.len() <= 80 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
@@ -419,14 +431,14 @@ mod tests {
             &[
                 ("WRIT_CELL", "variable"),
                 ("WRIT_LIMITS_JOBS", "7"),
-                ("WRIT_PRIVATE_HOSTS", "http://127.0.0.1:1, http://127.0.0.1:2"),
+                ("WRIT_PRIVATE_HOSTS", "127.0.0.1:1, stand-in.internal"),
                 ("WRIT_MODELS_OPENAI_BASE_URL", "https://models.example/v1"),
                 ("WRIT_KEY", "is of the client, and not looked at here"),
             ],
         )
         .unwrap();
         assert_eq!((config.cell.as_str(), config.limits.jobs), ("variable", 7));
-        assert_eq!(config.private_hosts, ["http://127.0.0.1:1", "http://127.0.0.1:2"]);
+        assert_eq!(config.private_hosts, ["127.0.0.1:1", "stand-in.internal"]);
         assert_eq!(config.models.openai.unwrap().credential, SecretRef::Env("OPENAI_API_KEY".into()));
     }
 
@@ -439,6 +451,9 @@ mod tests {
             ("listen = \"0.0.0.0:8787\"\ntls_terminated_upstream = true", "hosts"),
             ("listen = \"10.0.0.1:8787\"", "not loopback"),
             ("hosts = [\"Writ.example\"]", "lower case"),
+            ("private_hosts = [\"http://127.0.0.1\"]", "private_hosts"),
+            ("private_hosts = [\":80\"]", "private_hosts"),
+            ("private_hosts = [\"a:http\"]", "private_hosts"),
             ("installation = \"a/b\"", "installation"),
             ("first_tenant = \"ten_platform\"", "platform"),
             ("first_tenant = \"acme\"", "not an id"),

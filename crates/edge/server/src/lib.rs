@@ -19,6 +19,7 @@
 //! | [`assemble`] | who gets what; the one list of domains |
 //! | [`admin`] | the first start |
 //! | [`policy`] | the built-in policy, signed and renewed |
+//! | [`providers`] | which models there are |
 //! | [`http`] | the way in |
 //! | [`workers`], [`rounds`], [`tasks`] | what runs besides requests |
 //! | [`own`], [`openapi`], [`counts`] | the edge's own rows, the contract, the numbers |
@@ -31,6 +32,7 @@ pub mod http;
 pub mod openapi;
 pub mod own;
 pub mod policy;
+pub mod providers;
 pub mod rounds;
 pub mod tasks;
 pub mod workers;
@@ -65,8 +67,10 @@ pub const CODES: &[(&str, &str)] = &[
     ("edge.refused_otherwise", "refused for reasons too many to be counted apart"),
     ("edge.route_unknown", "no route has this path"),
     ("edge.config_invalid", "the configuration is refused"),
+    ("edge.egress_failed", "the outbound client could not be set up"),
     ("edge.folder_unusable", "the folder of the installation cannot be used"),
     ("edge.listen_failed", "the address cannot be listened on"),
+    ("edge.models_unusable", "the configured models cannot be used"),
     ("edge.policy_failed", "the built-in policy could not be put in force"),
     ("edge.setup_failed", "the installation could not be set up"),
     ("edge.store_unusable", "the store cannot be opened"),
@@ -91,6 +95,12 @@ pub enum StartError {
     /// The first start did not complete.
     #[error("the installation could not be set up")]
     Setup(#[from] admin::AdminError),
+    /// The outbound client cannot be set up.
+    #[error("the outbound client could not be set up")]
+    Egress(#[from] egress::SetupError),
+    /// The configured models cannot be used.
+    #[error("the configured models cannot be used")]
+    Models(#[from] providers::ProvidersError),
     /// No policy could be put in force.
     #[error("no policy could be put in force")]
     Policy(#[from] policy::PolicyError),
@@ -111,6 +121,8 @@ impl StartError {
             StartError::Store(_) => "edge.store_unusable",
             StartError::Keys(error) => error.code(),
             StartError::Setup(_) => "edge.setup_failed",
+            StartError::Egress(_) => "edge.egress_failed",
+            StartError::Models(_) => "edge.models_unusable",
             StartError::Policy(_) => "edge.policy_failed",
             StartError::Table(_) => "edge.table_invalid",
             StartError::Listen(..) => "edge.listen_failed",

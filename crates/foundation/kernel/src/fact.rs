@@ -26,11 +26,13 @@
 //!
 //! Those who add a kind of fact add no member: what is particular goes into `outcome`.
 
+mod leaf;
+
+pub use leaf::{Leaf, LeafDecision, Outcome, read};
+
 use crate::permit::Authority;
 use crate::{Digest, Id, hex, json};
-use serde::Deserialize;
 use serde_json::Value;
-use std::borrow::Cow;
 
 /// Largest leaf, in bytes.
 pub const LEAF_BYTES_MAX: usize = 4096;
@@ -163,88 +165,6 @@ fn ids(out: &mut Vec<u8>, ids: &[Id]) {
     out.push(b']');
 }
 
-/// A leaf read back. Unknown and missing members are refused: the format is frozen.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Leaf<'a> {
-    /// Format version, 1.
-    pub v: u8,
-    /// Identity.
-    #[serde(borrow)]
-    pub id: Cow<'a, str>,
-    /// When, in milliseconds UTC.
-    pub at_ms: i64,
-    /// The log it belongs to.
-    #[serde(borrow)]
-    pub origin: Cow<'a, str>,
-    /// What happened.
-    #[serde(borrow)]
-    pub kind: Cow<'a, str>,
-    /// The stream it counts in.
-    #[serde(borrow)]
-    pub stream: Cow<'a, str>,
-    /// Its number in the stream, from 1.
-    pub stream_n: u64,
-    /// Facts that led to it.
-    #[serde(borrow)]
-    pub causes: Vec<Cow<'a, str>>,
-    /// Who acted.
-    #[serde(borrow)]
-    pub actor: Cow<'a, str>,
-    /// For whom.
-    #[serde(borrow)]
-    pub on_behalf_of: Vec<Cow<'a, str>>,
-    /// The verb.
-    #[serde(borrow)]
-    pub act: Cow<'a, str>,
-    /// Full name of the resource.
-    #[serde(borrow)]
-    pub resource: Cow<'a, str>,
-    /// Effect and id of the decision.
-    #[serde(borrow, deserialize_with = "present")]
-    pub decision: Option<LeafDecision<'a>>,
-    /// Digest of the policy that decided.
-    #[serde(borrow, deserialize_with = "present")]
-    pub policy: Option<Cow<'a, str>>,
-    /// How the actor had proven who they are.
-    #[serde(borrow, deserialize_with = "present")]
-    pub assurance: Option<Cow<'a, str>>,
-    /// Commitment to the arguments.
-    #[serde(borrow, deserialize_with = "present")]
-    pub args_commitment: Option<Cow<'a, str>>,
-    /// Metadata, unparsed.
-    #[serde(borrow)]
-    pub outcome: &'a serde_json::value::RawValue,
-    /// Trace id.
-    #[serde(borrow)]
-    pub trace: Cow<'a, str>,
-}
-
-/// The decision inside a leaf.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LeafDecision<'a> {
-    /// The effect, as [`crate::Effect::as_str`] spells it.
-    #[serde(borrow)]
-    pub effect: Cow<'a, str>,
-    /// Id of the decision.
-    #[serde(borrow)]
-    pub id: Cow<'a, str>,
-}
-
-/// An optional member that must be there, as null if need be.
-fn present<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
-    Option::deserialize(from)
-}
-
-/// Reads a leaf and checks that its bytes are canonical.
-pub fn read(leaf: &[u8]) -> Option<Leaf<'_>> {
-    if leaf.len() > LEAF_BYTES_MAX || json::check(leaf).is_err() {
-        return None;
-    }
-    serde_json::from_slice(leaf).ok().filter(|leaf: &Leaf<'_>| leaf.v == 1)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -299,19 +219,5 @@ mod tests {
         let mut many = fact(json!({}));
         many.causes = vec![Id::parse("fct_2").unwrap(); CAUSES_MAX + 1];
         assert_eq!(many.leaf(place, &authority(), None), Err(LeafError::TooManyCauses));
-    }
-
-    #[test]
-    fn reads_only_the_frozen_form() {
-        let leaf = String::from_utf8(fact(json!({})).leaf(PLACE, &authority(), None).unwrap()).unwrap();
-        for touched in [
-            leaf.replace("\"v\":1", "\"v\":2"),
-            leaf.replace(",\"v\":1", ",\"v\":1,\"w\":1"),
-            leaf.replace("\"policy\":\"ab\",", ""),
-            leaf.replace("\"at_ms\":5", "\"at_ms\": 5"),
-            leaf.replace("\"stream_n\":1", "\"stream_n\":-1"),
-        ] {
-            assert!(read(touched.as_bytes()).is_none(), "{touched}");
-        }
     }
 }

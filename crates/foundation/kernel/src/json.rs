@@ -134,26 +134,48 @@ pub fn check(bytes: &[u8]) -> Result<(), JsonError> {
     if std::str::from_utf8(bytes).is_err() {
         return Err(JsonError::NotCanonical(0));
     }
-    let mut scan = Scan { bytes, at: 0 };
+    let mut scan = Scan::new(bytes);
     scan.value(0)?;
-    if scan.at == bytes.len() { Ok(()) } else { Err(JsonError::NotCanonical(scan.at)) }
+    if scan.at_end() { Ok(()) } else { scan.bad() }
 }
 
-struct Scan<'a> {
+/// Passes over canonical JSON. The bytes are UTF-8, which the caller has checked.
+pub(crate) struct Scan<'a> {
     bytes: &'a [u8],
     at: usize,
 }
 
-impl Scan<'_> {
+/// A string that was passed over: the span between its quotes, and whether it is free of escapes.
+pub(crate) struct Span {
+    pub from: usize,
+    pub to: usize,
+    pub plain: bool,
+}
+
+impl<'a> Scan<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Scan<'a> {
+        Scan { bytes, at: 0 }
+    }
+
+    /// How many bytes have been passed.
+    pub(crate) fn at(&self) -> usize {
+        self.at
+    }
+
+    pub(crate) fn at_end(&self) -> bool {
+        self.at == self.bytes.len()
+    }
+
     fn bad<T>(&self) -> Result<T, JsonError> {
         Err(JsonError::NotCanonical(self.at))
     }
 
-    fn peek(&self) -> Option<u8> {
+    pub(crate) fn peek(&self) -> Option<u8> {
         self.bytes.get(self.at).copied()
     }
 
-    fn literal(&mut self, text: &[u8]) -> Result<(), JsonError> {
+    /// Passes over exactly `text`.
+    pub(crate) fn literal(&mut self, text: &[u8]) -> Result<(), JsonError> {
         if self.bytes[self.at..].starts_with(text) {
             self.at += text.len();
             Ok(())
@@ -162,7 +184,8 @@ impl Scan<'_> {
         }
     }
 
-    fn value(&mut self, depth: usize) -> Result<(), JsonError> {
+    /// Passes over a value that stands `depth` deep.
+    pub(crate) fn value(&mut self, depth: usize) -> Result<(), JsonError> {
         if depth > DEPTH_MAX {
             return Err(JsonError::Depth);
         }
@@ -171,7 +194,7 @@ impl Scan<'_> {
             Some(b't') => self.literal(b"true"),
             Some(b'f') => self.literal(b"false"),
             Some(b'"') => self.string().map(|_| ()),
-            Some(b'-' | b'0'..=b'9') => self.integer(),
+            Some(b'-' | b'0'..=b'9') => self.integer().map(|_| ()),
             Some(b'[') => {
                 self.at += 1;
                 if self.peek() == Some(b']') {
@@ -204,18 +227,15 @@ impl Scan<'_> {
         let mut previous: Option<(usize, usize)> = None;
         loop {
             let from = self.at;
-            if self.peek() != Some(b'"') {
-                return self.bad();
-            }
             let span = self.string()?;
-            let key = &self.bytes[span.0..span.1];
+            let key = &self.bytes[span.from..span.to];
             if key.is_empty() || !key.iter().copied().all(key_byte) {
                 return Err(JsonError::Key);
             }
             if previous.is_some_and(|(a, b)| &self.bytes[a..b] >= key) {
                 return Err(JsonError::NotCanonical(from));
             }
-            previous = Some(span);
+            previous = Some((span.from, span.to));
             self.literal(b":")?;
             self.value(depth + 1)?;
             match self.peek() {
@@ -229,17 +249,20 @@ impl Scan<'_> {
         }
     }
 
-    /// Passes over a string and returns the span between its quotes.
-    fn string(&mut self) -> Result<(usize, usize), JsonError> {
-        self.at += 1;
+    /// Passes over a string.
+    pub(crate) fn string(&mut self) -> Result<Span, JsonError> {
+        self.literal(b"\"")?;
         let from = self.at;
+        let mut plain = true;
         loop {
+            self.at += unremarkable(&self.bytes[self.at..]);
             match self.peek() {
                 Some(b'"') => {
                     self.at += 1;
-                    return Ok((from, self.at - 1));
+                    return Ok(Span { from, to: self.at - 1, plain });
                 }
                 Some(b'\\') => {
+                    plain = false;
                     let rest = &self.bytes[self.at + 1..];
                     match rest.first() {
                         Some(b'"' | b'\\' | b'b' | b't' | b'n' | b'f' | b'r') => self.at += 2,
@@ -262,13 +285,13 @@ impl Scan<'_> {
                         _ => return self.bad(),
                     }
                 }
-                Some(0x20..) => self.at += 1,
                 _ => return self.bad(),
             }
         }
     }
 
-    fn integer(&mut self) -> Result<(), JsonError> {
+    /// Passes over an integer and returns it.
+    pub(crate) fn integer(&mut self) -> Result<i64, JsonError> {
         let from = self.at;
         if self.peek() == Some(b'-') {
             self.at += 1;
@@ -287,8 +310,30 @@ impl Scan<'_> {
         if value >= INTEGER_LIMIT {
             return Err(JsonError::Number);
         }
-        Ok(())
+        Ok(if negative { -value } else { value })
     }
+}
+
+/// How many bytes from the start are neither a quote, a backslash nor a control character. Strings are most of a leaf, so
+/// they are passed over eight bytes at a time: a byte of `x` is zero exactly where `(x - 1) & !x` first has its high bit set.
+fn unremarkable(bytes: &[u8]) -> usize {
+    const ONES: u64 = u64::from_le_bytes([1; 8]);
+    const HIGHS: u64 = ONES << 7;
+    let (words, _) = bytes.as_chunks::<8>();
+    for (n, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        let zero = |word: u64| word.wrapping_sub(ONES) & !word;
+        let control = word.wrapping_sub(ONES * 0x20) & !word;
+        // Above the first hit a borrow may mark a byte wrongly; the first hit itself is exact.
+        let hits = (zero(word ^ (ONES * 0x22)) | zero(word ^ (ONES * 0x5c)) | control) & HIGHS;
+        if hits != 0 {
+            return n * 8 + hits.trailing_zeros() as usize / 8;
+        }
+    }
+    let from = words.len() * 8;
+    let rest = &bytes[from..];
+    let plain = |byte: &u8| *byte >= 0x20 && *byte != b'"' && *byte != b'\\';
+    from + rest.iter().position(|byte| !plain(byte)).unwrap_or(rest.len())
 }
 
 #[cfg(test)]
@@ -323,6 +368,31 @@ mod tests {
             deep = json!([deep]);
         }
         assert_eq!(canonical(&deep), Err(JsonError::Depth));
+    }
+
+    #[test]
+    fn what_a_string_may_hold_is_found_at_every_offset() {
+        for (special, ok) in [
+            ("\"", false),
+            ("\n", false),
+            ("\u{1f}", false),
+            ("\\", false),
+            (" ", true),
+            ("\u{7f}", true),
+            ("é", true),
+            ("\u{80}", true),
+            ("!", true),
+            ("]", true),
+            ("[", true),
+            ("#", true),
+        ] {
+            for before in 0..20 {
+                for after in 0..20 {
+                    let text = format!("\"{}{special}{}\"", "a".repeat(before), "x".repeat(after));
+                    assert_eq!(check(text.as_bytes()).is_ok(), ok, "{text:?}");
+                }
+            }
+        }
     }
 
     #[test]

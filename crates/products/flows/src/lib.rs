@@ -1,3 +1,4 @@
+// NOTE TO FLOWS ENGINEER (lead, 05:33): read src/engine/LEAD_READ_THIS_FIRST.md before touching this file.
 //! Governed workflows: events become runs, runs become calls, and every call is decided, recorded and executed once.
 //!
 //! | module | what it is |

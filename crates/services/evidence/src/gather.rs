@@ -204,6 +204,7 @@ impl Log<'_> {
         let mut looked_at: BTreeSet<Id> = BTreeSet::from([subject.clone()]);
         let mut known: BTreeSet<Id> = BTreeSet::new();
         let mut news = rows;
+        let mut searches = 0;
         for _ in 0..CAUSE_STEPS_MAX {
             let mut wanted: BTreeSet<Id> = BTreeSet::new();
             for row in news.drain(..) {
@@ -214,9 +215,10 @@ impl Log<'_> {
             }
             wanted.retain(|cause| !known.contains(cause) && !found.absent.contains(cause));
             for cause in wanted {
-                if known.contains(&cause) || known.len() + found.absent.len() > CAUSES_MAX + found.leaves.len() {
+                if known.contains(&cause) || searches == CAUSES_MAX {
                     continue;
                 }
+                searches += 1;
                 let Some(row) = self.find(&cause).await? else {
                     found.absent.insert(cause);
                     continue;

@@ -100,6 +100,15 @@ fn present<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<i64>, D::
 #[error("not a trust file: {0}")]
 pub struct TrustError(pub(crate) &'static str);
 
+impl act::Coded for TrustError {
+    fn code(&self) -> &'static str {
+        "evidence.trust_malformed"
+    }
+    fn class(&self) -> act::Class {
+        act::Class::Invalid
+    }
+}
+
 /// The id of a key that signs bundles: `evk_` and the first 16 hexadecimal digits of its SHA-256.
 pub fn key_id(key: &VerifyingKey) -> String {
     format!("evk_{}", &hex::encode(&kernel::sha256(key.as_bytes()))[..16])

@@ -22,7 +22,7 @@
 mod facts;
 mod report;
 
-pub use report::{Check, Failure, Reason, Report};
+pub use report::{CODES, Check, Failure, Reason, Report};
 
 use crate::archive::{self, ArchiveError};
 use crate::manifest::{
@@ -177,19 +177,18 @@ fn run(report: &mut Report, bundle: &[u8], trust: &Trust, held: Option<&str>) ->
     report.done(format!("{} of {} commitments opened", report.disclosed, facts.committed));
 
     report.begin("policies");
-    let named: BTreeSet<&str> = facts.policies.iter().copied().collect();
     for (name, content) in files.iter() {
         let Some(digest) = policy_digest(name) else { continue };
         if hex::encode(&sha256(content)) != digest {
             return fail(Reason::PolicyMismatch, *name);
         }
-        if !named.contains(digest) {
+        if !facts.policies.contains(digest) {
             return fail(Reason::PolicyUnreferenced, *name);
         }
     }
-    let here = |digest: &&&str| files.contains_key(format!("{POLICY}{digest}.bundle").as_str());
-    report.policies_absent = named.iter().filter(|digest| !here(digest)).map(|digest| (*digest).to_owned()).collect();
-    report.done(format!("{} named, {} not here", named.len(), report.policies_absent.len()));
+    let absent = |digest: &&String| !files.contains_key(format!("{POLICY}{digest}.bundle").as_str());
+    report.policies_absent = facts.policies.iter().filter(absent).cloned().collect();
+    report.done(format!("{} named, {} not here", facts.policies.len(), report.policies_absent.len()));
 
     report.begin("claims");
     for (claim, _) in NOT_PROVEN {

@@ -4,7 +4,8 @@ use super::report::{Failure, Reason};
 use super::{SKEW_MS, fail};
 use crate::manifest::{Predicate, WHOLE_LOG};
 use kernel::{Digest, fact, hex, merkle};
-use std::collections::HashMap;
+use std::borrow::Cow;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// What the leaves say, as far as later checks need it.
 pub(super) struct Facts<'a> {
@@ -16,8 +17,8 @@ pub(super) struct Facts<'a> {
     pub committed: u64,
     /// The last number seen in each stream.
     pub streams: HashMap<&'a str, u64>,
-    /// Digests of the policies that decided, as they first appear.
-    pub policies: Vec<&'a str>,
+    /// Digests of the policies that decided.
+    pub policies: BTreeSet<String>,
 }
 
 impl<'a> Facts<'a> {
@@ -32,21 +33,21 @@ impl<'a> Facts<'a> {
             return fail(Reason::RangeGap, format!("{lines} facts for ranges of {}", claimed.unwrap_or(u64::MAX)));
         }
         // Complete streams are gapless from their first fact; the others only ascend.
-        let complete: HashMap<&str, ()> = predicate.streams.iter().map(|claim| (claim.stream.as_str(), ())).collect();
+        let complete: HashSet<&str> = predicate.streams.iter().map(|claim| claim.stream.as_str()).collect();
         let whole = predicate.subject == WHOLE_LOG;
         let mut facts = Facts {
             leaves: Vec::with_capacity(lines),
             commitments: HashMap::with_capacity(lines),
             committed: 0,
             streams: HashMap::new(),
-            policies: Vec::new(),
+            policies: BTreeSet::new(),
         };
         let mut newest_ms = i64::MIN;
-        let mut last_policy = "";
+        let mut last_policy: Cow<'_, str> = Cow::Borrowed("");
         let indices = predicate.ranges.iter().flat_map(|(from, to)| *from..*to);
         for (index, line) in indices.zip(bytes.split(|byte| *byte == b'\n')) {
             let at = || format!("fact at index {index}");
-            let Some(leaf) = fact::read_ids(line) else { return fail(Reason::FactMalformed, at()) };
+            let Some(leaf) = fact::read(line) else { return fail(Reason::FactMalformed, at()) };
             if leaf.origin != predicate.origin {
                 return fail(Reason::FactOrigin, at());
             }
@@ -60,17 +61,17 @@ impl<'a> Facts<'a> {
                 return fail(Reason::FactTwice, at());
             }
             let last = facts.streams.insert(leaf.stream, leaf.stream_n).unwrap_or(0);
-            let gapless = whole || complete.contains_key(leaf.stream);
-            if if gapless { leaf.stream_n != last + 1 } else { leaf.stream_n <= last } {
+            let gapless = whole || complete.contains(leaf.stream);
+            let follows = if gapless { leaf.stream_n == last + 1 } else { leaf.stream_n > last };
+            if !follows {
                 return fail(Reason::StreamGap, format!("{} after {last} in {}, {}", leaf.stream_n, leaf.stream, at()));
             }
-            if let Some(policy) = leaf.policy.filter(|policy| *policy != last_policy) {
+            if let Some(policy) = leaf.policy
+                && policy != last_policy
+            {
+                let digests = policy.split('+').filter(|digest| hex::decode32(digest).is_some());
+                facts.policies.extend(digests.map(str::to_owned));
                 last_policy = policy;
-                for digest in policy.split('+').filter(|digest| hex::decode32(digest).is_some()) {
-                    if !facts.policies.contains(&digest) {
-                        facts.policies.push(digest);
-                    }
-                }
             }
             facts.leaves.push((index, merkle::leaf_hash(line)));
         }

@@ -1,0 +1,244 @@
+//! Commands that run something on this machine: the installation, the stand-ins, the configuration, the live events.
+
+use crate::exit::Failure;
+use crate::session::Session;
+use act::Ids as _;
+use act::{Clock as _, SystemIds};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use clap::ArgMatches;
+use client::Client;
+use kernel::hex;
+use sandbox::{Credentials, IncidentSeed, Sandbox};
+use serde_json::{Value, json};
+use server::Config;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use store::SystemClock;
+use tracing_subscriber::EnvFilter;
+
+/// Says what the log shows, as `tracing-subscriber` reads it; `info` where it is not set.
+const LOG: &str = "WRIT_LOG";
+
+/// What the log shows.
+pub fn log_filter() -> EnvFilter {
+    EnvFilter::try_from_env(LOG).unwrap_or_else(|_| EnvFilter::new("info"))
+}
+
+/// Waits until somebody asks this process to end: Ctrl-C, or the system.
+pub async fn asked_to_end() -> io::Result<()> {
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => interrupted,
+        _ = terminate.recv() => Ok(()),
+    }
+}
+
+/// An error with everything that led to it, in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+/// Bytes of standard base64; `None` if it is none.
+pub fn base64_decode(text: &str) -> Option<Vec<u8>> {
+    BASE64.decode(text).ok()
+}
+
+/// Writes lines to standard output. A reader that has gone away is not an error.
+pub fn say(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// `writ serve`.
+pub async fn serve(file: Option<&PathBuf>) -> Result<(), Failure> {
+    let config = load(file)?;
+    tracing_subscriber::fmt().with_env_filter(log_filter()).with_writer(io::stderr).init();
+    let folder = config.folder.clone();
+    let mut running = server::serve(config, Arc::new(SystemClock), Arc::new(SystemIds))
+        .await
+        .map_err(|error| Failure::Other(format!("{} ({})", chain(&error), error.code())))?;
+    say(&format!("writ serves http://{}", running.addr))?;
+    if running.admin_key.is_some() {
+        say(&format!("  administrator's key: {}", folder.join(server::admin::KEY_FILE).display()))?;
+    }
+    say(&format!("  trust fingerprint:   {}", running.trust_fingerprint))?;
+    let broken = tokio::select! {
+        ended = asked_to_end() => ended.map(|()| None)?,
+        part = running.broken() => Some(part),
+    };
+    running.shutdown().await;
+    match broken {
+        None => Ok(()),
+        Some(part) => Err(Failure::Other(format!("the server's {part} stopped by itself; see its log"))),
+    }
+}
+
+fn load(file: Option<&PathBuf>) -> Result<Config, Failure> {
+    Config::load(file.map(PathBuf::as_path), std::env::vars()).map_err(|error| Failure::Usage(chain(&error)))
+}
+
+/// `writ config`: every value with where it came from.
+pub fn config(file: Option<&PathBuf>) -> Result<(), Failure> {
+    let config = load(file)?;
+    let read = |path: &PathBuf| std::fs::read_to_string(path).map_err(Failure::from);
+    let written = file.map(read).transpose()?.unwrap_or_default();
+    // It parsed a moment ago.
+    let written: toml::Table = toml::from_str(&written).unwrap_or_default();
+    let all = serde_json::to_value(&config).map_err(|error| Failure::Other(error.to_string()))?;
+    let mut lines = Vec::new();
+    rows("", &all, &mut lines);
+    let width = lines.iter().map(|(name, value)| name.len() + value.len()).max().unwrap_or(0).min(70);
+    for (name, value) in lines {
+        let from = origin(&name, &written, file.map(PathBuf::as_path));
+        let pad = " ".repeat(width.saturating_sub(name.len() + value.len()));
+        say(&format!("{name} = {value}{pad}  # {from}"))?;
+    }
+    Ok(())
+}
+
+/// Each value under its dotted name, spelled as TOML spells it.
+fn rows(name: &str, value: &Value, into: &mut Vec<(String, String)>) {
+    match value {
+        Value::Object(members) => {
+            for (member, value) in members {
+                let name = if name.is_empty() { member.clone() } else { format!("{name}.{member}") };
+                rows(&name, value, into);
+            }
+        }
+        // TOML has no null: what is not set is not there.
+        Value::Null => {}
+        other => into.push((name.to_owned(), other.to_string())),
+    }
+}
+
+/// Where a value came from: a variable, the file, or nowhere.
+fn origin(name: &str, written: &toml::Table, file: Option<&Path>) -> String {
+    let variable = format!("WRIT_{}", name.replace('.', "_").to_uppercase());
+    let known = server::config::ENVIRONMENT.iter().any(|(known, _)| *known == variable);
+    if known && std::env::var_os(&variable).is_some() {
+        return variable;
+    }
+    let mut at = written;
+    let mut parts = name.split('.').peekable();
+    while let Some(part) = parts.next() {
+        match (at.get(part), parts.peek()) {
+            (Some(_), None) => return file.map_or_else(|| "file".to_owned(), |file| file.display().to_string()),
+            (Some(toml::Value::Table(inner)), Some(_)) => at = inner,
+            _ => break,
+        }
+    }
+    "default".to_owned()
+}
+
+/// Secrets of a sandbox, made now.
+pub fn credentials() -> Credentials {
+    let secret = || hex::encode(&SystemIds.entropy());
+    Credentials {
+        user_name: "writ.integration".into(),
+        password: secret(),
+        bearer_token: secret(),
+        model_key: secret(),
+        webhook_secret: format!("whsec_{}", BASE64.encode(SystemIds.entropy())),
+        control_token: secret(),
+    }
+}
+
+/// The stand-ins' clock.
+pub fn sandbox_clock() -> sandbox::Clock {
+    Arc::new(|| SystemClock.now_ms())
+}
+
+/// `writ sandbox`.
+pub async fn sandbox(port: u16) -> Result<(), Failure> {
+    let credentials = credentials();
+    let printed = json!({
+        "user_name": credentials.user_name, "password": credentials.password, "bearer_token": credentials.bearer_token,
+        "model_key": credentials.model_key, "webhook_secret": credentials.webhook_secret,
+        "control_token": credentials.control_token,
+    });
+    let mut config = sandbox::Config::new(sandbox_clock(), credentials);
+    config.port = port;
+    let sandbox = Sandbox::start(config).await.map_err(|error| Failure::Other(chain(&error)))?;
+    for row in super::demo::samples()? {
+        let (short_description, description) = row.texts();
+        let seed = IncidentSeed { short_description, description, ..IncidentSeed::default() };
+        sandbox.incident_seed(&seed).map_err(|error| Failure::Other(chain(&error)))?;
+    }
+    let base = sandbox.base_url().to_owned();
+    say(&format!("Stand-ins, not the real systems; loopback only, secrets made for this start.\n"))?;
+    say(&format!("  ServiceNow Table API  {base}/api/now/table/incident"))?;
+    say(&format!("  model                 {base}/v1/chat/completions"))?;
+    say(&format!("  faults and effects    {base}/_sandbox/\n"))?;
+    say(&format!("{printed:#}"))?;
+    asked_to_end().await?;
+    sandbox.shutdown().await;
+    Ok(())
+}
+
+/// `writ events`: one fact a line, as it happens.
+pub async fn events(matches: &ArgMatches, session: &Session) -> Result<(), Failure> {
+    let client: Client = session.client()?;
+    let kind = matches.get_one::<String>("kind").map(String::as_str);
+    let mut events = client.events(kind, matches.get_one::<u64>("after").copied()).await?;
+    loop {
+        let next = tokio::select! {
+            next = events.next() => next?,
+            ended = asked_to_end() => return ended.map_err(Failure::from),
+        };
+        match next {
+            Some(fact) => say(&fact.to_string())?,
+            None => return Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_knows_where_it_came_from() {
+        let written: toml::Table = toml::from_str("cell = \"a\"\n[limits]\njobs = 3\n").unwrap();
+        let file = Path::new("writ.toml");
+        for (name, expected) in
+            [("cell", "writ.toml"), ("limits.jobs", "writ.toml"), ("limits.headers", "default"), ("folder", "default"), ("cell.x", "default")]
+        {
+            assert_eq!(origin(name, &written, Some(file)), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn every_value_has_a_row_and_secrets_are_named_only() {
+        let mut config = Config::default();
+        config.models.openai = Some(server::config::OpenAi {
+            base_url: "https://models.example/v1".into(),
+            credential: server::config::SecretRef::try_from("env:MODEL_KEY".to_owned()).unwrap(),
+        });
+        let mut lines = Vec::new();
+        rows("", &serde_json::to_value(&config).unwrap(), &mut lines);
+        let find = |name: &str| lines.iter().find(|(row, _)| row == name).map(|(_, value)| value.as_str());
+        assert_eq!(find("limits.jobs"), Some("32"));
+        assert_eq!(find("listen"), Some("\"127.0.0.1:8787\""));
+        assert_eq!(find("models.openai.credential"), Some("\"env:MODEL_KEY\""));
+        // The printed form is a configuration again.
+        let text: String = lines.iter().map(|(name, value)| format!("{name} = {value}\n")).collect();
+        assert_eq!(Config::parse(&text, []).unwrap(), config);
+    }
+
+    #[test]
+    fn base64() {
+        assert_eq!(base64_decode("AAEC").as_deref(), Some(&[0u8, 1, 2][..]));
+        assert_eq!(base64_decode("AAE*"), None);
+    }
+}
