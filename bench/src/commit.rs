@@ -31,7 +31,7 @@ pub struct Side {
     pub p99_us: u64,
 }
 
-fn percentile(mut waits: Vec<u64>, part: f64) -> u64 {
+pub fn percentile(mut waits: Vec<u64>, part: f64) -> u64 {
     waits.sort_unstable();
     let at = ((waits.len() as f64 - 1.0) * part).round().max(0.0) as usize;
     waits.get(at).copied().unwrap_or(0)
@@ -83,7 +83,8 @@ pub async fn governed(folder: &Path) -> Side {
 
 fn sizes(folder: &Path) -> Sizes {
     let db = Connection::open(folder.join("writ.db")).expect("the store of the governed side");
-    let average = |sql: &str| db.query_row(sql, [], |row| row.get::<_, f64>(0)).map_or(0, |size| size as usize);
+    let average =
+        |sql: &str| db.query_row(sql, [], |row| row.get::<_, f64>(0)).map_or(0, |size| size as usize);
     Sizes {
         record: average("SELECT avg(length(body)) FROM records"),
         leaf: average("SELECT avg(length(leaf)) FROM facts"),
@@ -123,7 +124,9 @@ pub async fn raw(folder: &Path, governed: &Path) -> Side {
                 statement("INSERT INTO records (tenant, kind, id, rev, entries, body) VALUES ('ten_bench', 'flows.item', ?, 1, x'', ?)")
                     .execute(params![id, body])
                     .expect("a record");
-                statement("INSERT INTO asides VALUES ('ten_bench', ?, ?)").execute(params![id, aside]).expect("an aside");
+                statement("INSERT INTO asides VALUES ('ten_bench', ?, ?)")
+                    .execute(params![id, aside])
+                    .expect("an aside");
                 statement("INSERT INTO facts VALUES ('ten_bench', ?, ?, 1, ?, ?)")
                     .execute(params![n, id, [0u8; 32], leaf])
                     .expect("a fact");

@@ -78,7 +78,8 @@ pub fn verb() -> Verb {
         aim: Arc::new(|_, _, ctx| async move { Ok(Target::of("flows.item", ctx.tenant.id())) }.boxed()),
         plan: Arc::new(|_, args, stamp| {
             async move {
-                let item = Item { id: stamp.id("itm"), note: args["note"].as_str().unwrap_or_default().to_owned() };
+                let item =
+                    Item { id: stamp.id("itm"), note: args["note"].as_str().unwrap_or_default().to_owned() };
                 let mut plan = Plan { draft: stamp.draft(), outcome: json!({"item": item.id}) };
                 plan.draft.put_new(&item).fact(stamp.fact(
                     "flows.item.put",

@@ -32,8 +32,22 @@ async fn main() {
         println!("fdatasync p50 {fsync} µs");
         let governed = commit::governed(a.path()).await;
         let raw = commit::raw(b.path(), a.path()).await;
-        rows.push(row("commit_64", governed.per_second, "commits/s", Some(raw.per_second), fsync, "ratio >= 0.5"));
-        rows.push(row("commit_64_p99", governed.p99_us as f64, "us", Some(raw.p99_us as f64), fsync, "ratio <= 3"));
+        rows.push(row(
+            "commit_64",
+            governed.per_second,
+            "commits/s",
+            Some(raw.per_second),
+            fsync,
+            "ratio >= 0.5",
+        ));
+        rows.push(row(
+            "commit_64_p99",
+            governed.p99_us as f64,
+            "us",
+            Some(raw.p99_us as f64),
+            fsync,
+            "ratio <= 3",
+        ));
     }
     if wanted("decide") {
         let (p50, p99) = commit::decide_us();
@@ -49,8 +63,12 @@ async fn main() {
     for row in &rows {
         println!(
             "{:<14} {:>12} {:<10} baseline {:>10} ratio {:>7}  {}",
-            row["name"].as_str().unwrap_or_default(), row["value"].to_string(), row["unit"].as_str().unwrap_or_default(),
-            row["baseline"].to_string(), row["ratio"].to_string(), row["bar"].as_str().unwrap_or_default(),
+            row["name"].as_str().unwrap_or_default(),
+            row["value"].to_string(),
+            row["unit"].as_str().unwrap_or_default(),
+            row["baseline"].to_string(),
+            row["ratio"].to_string(),
+            row["bar"].as_str().unwrap_or_default(),
         );
     }
     if only.is_none() {

@@ -44,7 +44,7 @@ fn list(items: &[Value]) -> String {
     columns.extend(first.keys().map(String::as_str).filter(|name| plain(name) && !LEADING.contains(name)));
     columns.truncate(COLUMNS_MAX);
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(columns.iter().map(|name| name.to_uppercase()));
     for item in items {
         table.add_row(columns.iter().map(|name| cell(&item[*name])));
@@ -55,7 +55,7 @@ fn list(items: &[Value]) -> String {
 fn properties(value: &Value) -> String {
     let Some(object) = value.as_object() else { return cell(value) };
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     for (name, value) in object {
         let text = match value {
             Value::Object(_) | Value::Array(_) => serde_json::to_string(value).unwrap_or_default(),

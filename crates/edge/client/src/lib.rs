@@ -103,10 +103,16 @@ impl Client {
         Client { key: std::sync::Arc::new(zeroize::Zeroizing::new(key)), ..self.clone() }
     }
 
-    fn request(&self, method: Method, path: &str, query: &[(String, String)]) -> Result<Request, ClientError> {
+    fn request(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[(String, String)],
+    ) -> Result<Request, ClientError> {
         let mut url = format!("{}{path}", self.base_url);
         if !query.is_empty() {
-            let pairs: String = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(query).finish();
+            let pairs: String =
+                url::form_urlencoded::Serializer::new(String::new()).extend_pairs(query).finish();
             url = format!("{url}?{pairs}");
         }
         let mut request = Request::new(method, url, self.allow.clone());
@@ -115,7 +121,8 @@ impl Client {
             request.headers.push(("writ-tenant".into(), tenant.clone()));
         }
         if !self.key.is_empty() {
-            let key = SecretHeader::bearer(&self.key).map_err(|_| ClientError::Setup("the API key has characters that no key has".into()))?;
+            let key = SecretHeader::bearer(&self.key)
+                .map_err(|_| ClientError::Setup("the API key has characters that no key has".into()))?;
             request.secrets.push(key);
         }
         request.limits.response_bytes = REPLY_BYTES_MAX;
@@ -148,7 +155,12 @@ impl Client {
     }
 
     /// Delivers a raw, signed body, as an outside system does.
-    pub async fn deliver(&self, path: &str, headers: &[(String, String)], body: Bytes) -> Result<Reply, ClientError> {
+    pub async fn deliver(
+        &self,
+        path: &str,
+        headers: &[(String, String)],
+        body: Bytes,
+    ) -> Result<Reply, ClientError> {
         let mut request = Request::new(Method::POST, format!("{}{path}", self.base_url), self.allow.clone());
         request.headers.extend(headers.iter().cloned());
         request.body = body;
@@ -194,7 +206,12 @@ impl Client {
         if !stream.status().is_success() {
             let status = stream.status().as_u16();
             let detail = "the event stream was refused".to_owned();
-            return Err(ClientError::Problem(Box::new(Problem { status, code: "unknown".into(), detail, body: Value::Null })));
+            return Err(ClientError::Problem(Box::new(Problem {
+                status,
+                code: "unknown".into(),
+                detail,
+                body: Value::Null,
+            })));
         }
         Ok(Events { stream, decoder: egress::sse::Decoder::new(), ready: Default::default() })
     }

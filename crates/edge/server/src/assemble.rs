@@ -14,6 +14,7 @@ use crate::{openapi, policy, providers};
 use act::{Auth, Call, Clock, Domain, Ids, JobSpec};
 use custody::{Custody, Keyring};
 use egress::{Egress, EgressConfig};
+use evidence::{Disclosure, Evidence, Signing};
 use governor::Governor;
 use harness::Harness;
 use kernel::permit::permit_pair;
@@ -27,6 +28,8 @@ use store::sqlite::{Options, Sqlite};
 
 /// Folder of the installation's keys, in the configured folder.
 pub const KEYS_FOLDER: &str = "keys";
+/// Folder of exported bundles, in the configured folder.
+pub const EVIDENCE_FOLDER: &str = "evidence";
 
 /// A house that stands, whether or not it serves. Cheap to clone.
 #[derive(Clone)]
@@ -39,6 +42,8 @@ pub struct House {
     pub store: Store,
     /// Keys and secrets.
     pub custody: Custody,
+    /// Signs checkpoints and makes bundles.
+    pub evidence: Evidence,
     /// Every domain's table.
     pub domains: Arc<[Domain]>,
     /// What this process has done.
@@ -63,8 +68,8 @@ pub struct Parts {
     pub own: Own,
 }
 
-/// Every domain of the product.
-pub fn domains(parts: &Parts) -> Vec<Domain> {
+/// Every domain of the product, and evidence, which the checkpoint worker needs besides.
+pub fn domains(parts: &Parts) -> (Vec<Domain>, Evidence) {
     let Parts { config, harness, custody, egress, providers, own } = parts;
     let store = harness.store();
     let models = Models::new(harness.clone(), providers.clone());
@@ -75,7 +80,7 @@ pub fn domains(parts: &Parts) -> Vec<Domain> {
         models: Arc::new(models.clone()),
         private_hosts: config.private_hosts.clone().into(),
     };
-    vec![
+    let mut domains = vec![
         access::domain(store, harness.cell().clone()),
         governor::domain(harness.governor(), store),
         custody::domain(custody),
@@ -84,7 +89,28 @@ pub fn domains(parts: &Parts) -> Vec<Domain> {
         models.domain(),
         flows::domain(flows),
         own::domain(own),
-    ]
+    ];
+    // What bundles show of an act's arguments is said by the act's own schema, so evidence comes last.
+    let evidence = Evidence::new(evidence::Config {
+        installation: config.installation.clone(),
+        folder: config.folder.join(EVIDENCE_FOLDER),
+        signing: signing(custody.keyring()),
+        disclosure: Disclosure::of(domains.iter().flat_map(|domain| &domain.verbs)),
+    });
+    domains.push(evidence::domain(&evidence));
+    (domains, evidence)
+}
+
+/// The installation's signers: evidence never sees a private key.
+fn signing(keyring: &Arc<Keyring>) -> Signing {
+    let (log, statements) = (keyring.clone(), keyring.clone());
+    Signing {
+        log_key: keyring.log_key(),
+        checkpoint: Arc::new(move |checkpoint| log.checkpoint_sign(checkpoint)),
+        evidence_key: keyring.evidence_key(),
+        statement: Arc::new(move |message| statements.evidence_sign(message)),
+        since_ms: keyring.created_at_ms(),
+    }
 }
 
 /// A house that has just been put together.
@@ -96,7 +122,11 @@ pub struct Assembled {
 }
 
 /// Opens or creates the installation. No policy is in force yet: every act is denied.
-pub async fn assemble(config: Config, clock: Arc<dyn Clock>, ids: Arc<dyn Ids>) -> Result<Assembled, StartError> {
+pub async fn assemble(
+    config: Config,
+    clock: Arc<dyn Clock>,
+    ids: Arc<dyn Ids>,
+) -> Result<Assembled, StartError> {
     config.check()?;
     let config = Arc::new(config);
     DirBuilder::new()
@@ -119,7 +149,8 @@ pub async fn assemble(config: Config, clock: Arc<dyn Clock>, ids: Arc<dyn Ids>) 
     let keyring = Keyring::open_or_create(&config.folder.join(KEYS_FOLDER), &*ids, clock.now_ms())?;
     let custody = Custody::new(Arc::new(keyring));
     let admin_key =
-        admin::first_start(&config.folder, &store, &*clock, &*ids, &config.first_tenant, &config.cell).await?;
+        admin::first_start(&config.folder, &store, &*clock, &*ids, &config.first_tenant, &config.cell)
+            .await?;
     let governor = Governor::new(mint, &config.environment, ids.clone(), policy::keys(custody.keyring()));
     let harness = Harness::new(store.clone(), governor, clock, ids, &config.cell);
     let counts = Counts::default();
@@ -133,7 +164,8 @@ pub async fn assemble(config: Config, clock: Arc<dyn Clock>, ids: Arc<dyn Ids>) 
     })?;
     let providers = providers::providers(&config, &egress, &custody, &store)?;
     let (config_, harness_, custody_) = (config.clone(), harness.clone(), custody.clone());
-    let domains = domains(&Parts { config: config_, harness: harness_, custody: custody_, egress, providers, own });
+    let (domains, evidence) =
+        domains(&Parts { config: config_, harness: harness_, custody: custody_, egress, providers, own });
     let misfits = table_misfits(&domains);
     if !misfits.is_empty() {
         return Err(StartError::Table(misfits));
@@ -141,8 +173,8 @@ pub async fn assemble(config: Config, clock: Arc<dyn Clock>, ids: Arc<dyn Ids>) 
     harness.register(&domains);
     // Set once, here.
     let _ = contract.set(openapi::document(&domains));
-    let house =
-        House { config, harness, store, custody, domains: domains.into(), counts, refused: Arc::new(Refused::default()) };
+    let refused = Arc::new(Refused::default());
+    let house = House { config, harness, store, custody, evidence, domains: domains.into(), counts, refused };
     Ok(Assembled { house, admin_key })
 }
 
@@ -187,7 +219,10 @@ pub fn table_misfits(domains: &[Domain]) -> Vec<String> {
                 | (Call::Receive(_), Auth::Principal | Auth::Public) => false,
             };
             if !fits {
-                misfits.push(format!("{} has a call that does not fit its way in, or names nothing", route.operation));
+                misfits.push(format!(
+                    "{} has a call that does not fit its way in, or names nothing",
+                    route.operation
+                ));
             }
         }
     }

@@ -159,7 +159,9 @@ impl TryFrom<String> for SecretRef {
     type Error = String;
     fn try_from(text: String) -> Result<SecretRef, String> {
         let name_ok = |name: &str| {
-            !name.is_empty() && name.len() <= 80 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte))
+            !name.is_empty()
+                && name.len() <= 80
+                && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte))
         };
         // The text itself is not repeated: it may be the secret, put in the wrong place.
         let named = match text.split_once(':') {
@@ -255,9 +257,13 @@ pub const ENVIRONMENT: &[(&str, Setter)] = &[
     ("WRIT_LIMITS_JOBS", |config, text| Ok(config.limits.jobs = parsed(text)?)),
     ("WRIT_LIMITS_JOBS_HELD", |config, text| Ok(config.limits.jobs_held = parsed(text)?)),
     ("WRIT_LIMITS_SHUTDOWN_MS", |config, text| Ok(config.limits.shutdown_ms = parsed(text)?)),
-    ("WRIT_MODELS_BASELINE_TRAINING", |config, text| Ok(config.models.baseline_training = Some(PathBuf::from(text)))),
+    ("WRIT_MODELS_BASELINE_TRAINING", |config, text| {
+        Ok(config.models.baseline_training = Some(PathBuf::from(text)))
+    }),
     ("WRIT_MODELS_OPENAI_BASE_URL", |config, text| Ok(openai(config).base_url = text.to_owned())),
-    ("WRIT_MODELS_OPENAI_CREDENTIAL", |config, text| Ok(openai(config).credential = SecretRef::try_from(text.to_owned())?)),
+    ("WRIT_MODELS_OPENAI_CREDENTIAL", |config, text| {
+        Ok(openai(config).credential = SecretRef::try_from(text.to_owned())?)
+    }),
 ];
 
 fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, String> {
@@ -290,7 +296,10 @@ impl Config {
     }
 
     /// Reads a file and the variables, and checks the result. Without a file, the defaults.
-    pub fn load(path: Option<&Path>, variables: impl IntoIterator<Item = (String, String)>) -> Result<Config, ConfigError> {
+    pub fn load(
+        path: Option<&Path>,
+        variables: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Config, ConfigError> {
         let text = match path {
             None => String::new(),
             Some(path) => {
@@ -305,8 +314,12 @@ impl Config {
     }
 
     /// Reads a text and the variables, and checks the result. Variables that are not of [`ENVIRONMENT`] are not looked at.
-    pub fn parse(text: &str, variables: impl IntoIterator<Item = (String, String)>) -> Result<Config, ConfigError> {
-        let mut config: Config = toml::from_str(text).map_err(|error| ConfigError::Form(placed(&error, text)))?;
+    pub fn parse(
+        text: &str,
+        variables: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Config, ConfigError> {
+        let mut config: Config =
+            toml::from_str(text).map_err(|error| ConfigError::Form(placed(&error, text)))?;
         let given: BTreeMap<String, String> = variables.into_iter().collect();
         for (name, set) in ENVIRONMENT {
             if let Some(text) = given.get(*name) {
@@ -335,36 +348,54 @@ impl Config {
                 return refuse("listen", why);
             }
             if self.hosts.is_empty() {
-                return refuse("hosts", "a listener beyond loopback needs the names that it answers to".to_owned());
+                return refuse(
+                    "hosts",
+                    "a listener beyond loopback needs the names that it answers to".to_owned(),
+                );
             }
         }
         let host_ok = |host: &String| {
             !host.is_empty()
                 && host.len() <= 253
-                && host.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-:[]".contains(&byte))
+                && host.bytes().all(|byte| {
+                    byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-:[]".contains(&byte)
+                })
         };
         if let Some(host) = self.hosts.iter().find(|host| !host_ok(host)) {
             return refuse("hosts", format!("{host:?} is not a host name in lower case, without port"));
         }
         let private_ok = |host: &&String| {
-            let name = host.rsplit_once(':').map_or(host.as_str(), |(name, port)| if port.parse::<u16>().is_ok() { name } else { "" });
+            let name = host
+                .rsplit_once(':')
+                .map_or(host.as_str(), |(name, port)| if port.parse::<u16>().is_ok() { name } else { "" });
             !name.is_empty() && name.len() <= 253 && host_ok(host)
         };
         if let Some(host) = self.private_hosts.iter().find(|host| !private_ok(host)) {
             return refuse("private_hosts", format!("{host:?} is not host or host:port in lower case"));
         }
-        let origin_ok =
-            |name: &str| !name.is_empty() && name.len() <= 80 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
-        for (field, name) in [("installation", &self.installation), ("cell", &self.cell), ("environment", &self.environment)] {
+        let origin_ok = |name: &str| {
+            !name.is_empty()
+                && name.len() <= 80
+                && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte))
+        };
+        for (field, name) in
+            [("installation", &self.installation), ("cell", &self.cell), ("environment", &self.environment)]
+        {
             if !origin_ok(name) {
-                return refuse(field, "it has 1 to 80 letters, digits, dots, dashes and underscores".to_owned());
+                return refuse(
+                    field,
+                    "it has 1 to 80 letters, digits, dots, dashes and underscores".to_owned(),
+                );
             }
         }
         if self.first_tenant == TenantId::platform() {
             return refuse("first_tenant", "the platform is not a tenant to work in".to_owned());
         }
         if !(POLICY_TTL_MIN_MS..=POLICY_TTL_MAX_MS).contains(&self.policy_ttl_ms) {
-            return refuse("policy_ttl_ms", format!("it is between {POLICY_TTL_MIN_MS} and {POLICY_TTL_MAX_MS}"));
+            return refuse(
+                "policy_ttl_ms",
+                format!("it is between {POLICY_TTL_MIN_MS} and {POLICY_TTL_MAX_MS}"),
+            );
         }
         let limits = &self.limits;
         for (field, value, least, most) in [

@@ -21,6 +21,7 @@ struct Numbers {
     jobs_poisoned: AtomicU64,
     leases_dropped: AtomicU64,
     checkpoints: AtomicU64,
+    logs_given_up: AtomicU64,
     policies: AtomicU64,
 }
 
@@ -73,6 +74,11 @@ impl Counts {
         self.0.checkpoints.fetch_add(count, Ordering::Relaxed);
     }
 
+    /// A log went back or was rewritten and is not signed any more.
+    pub fn log_given_up(&self) {
+        self.0.logs_given_up.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// The built-in policy was signed anew.
     pub fn policy_renewed(&self) {
         self.0.policies.fetch_add(1, Ordering::Relaxed);
@@ -99,9 +105,25 @@ impl Counts {
             ("connections", "gauge", "Connections open now.", &numbers.connections),
             ("jobs_started_total", "counter", "Jobs started.", &numbers.jobs_started),
             ("jobs_panicked_total", "counter", "Jobs that panicked.", &numbers.jobs_panicked),
-            ("jobs_poisoned_total", "counter", "Jobs started more often than their kind allows.", &numbers.jobs_poisoned),
-            ("leases_dropped_total", "counter", "Leases given up before anybody ran them.", &numbers.leases_dropped),
+            (
+                "jobs_poisoned_total",
+                "counter",
+                "Jobs started more often than their kind allows.",
+                &numbers.jobs_poisoned,
+            ),
+            (
+                "leases_dropped_total",
+                "counter",
+                "Leases given up before anybody ran them.",
+                &numbers.leases_dropped,
+            ),
             ("checkpoints_total", "counter", "Checkpoints signed.", &numbers.checkpoints),
+            (
+                "logs_given_up_total",
+                "counter",
+                "Logs that are not signed any more; look at once.",
+                &numbers.logs_given_up,
+            ),
             ("policies_total", "counter", "Times the built-in policy was signed anew.", &numbers.policies),
         ] {
             rows(name, kind, help, &[(String::new(), read(count))]);
@@ -124,7 +146,11 @@ mod tests {
         assert!(counts.render().contains("writ_connections 1\n"));
         drop(open);
         let text = counts.render();
-        for line in ["writ_requests_total{status=\"2xx\"} 1", "writ_requests_total{status=\"4xx\"} 2", "writ_connections 0"] {
+        for line in [
+            "writ_requests_total{status=\"2xx\"} 1",
+            "writ_requests_total{status=\"4xx\"} 2",
+            "writ_connections 0",
+        ] {
             assert!(text.lines().any(|other| other == line), "{line}: {text}");
         }
     }

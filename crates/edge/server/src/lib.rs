@@ -136,6 +136,9 @@ pub struct Running {
     pub addr: SocketAddr,
     /// The administrator's key, at the first start only. It also stands in `admin.key` in the folder.
     pub admin_key: Option<String>,
+    /// Fingerprint of the trust file for the first tenant's log: to be compared over another channel before anybody
+    /// believes a bundle.
+    pub trust_fingerprint: String,
     /// The house behind it.
     pub house: House,
     /// In the order in which they are ended.
@@ -172,7 +175,8 @@ const ACTS_MAX: usize = 4096;
 pub async fn serve(config: Config, clock: Arc<dyn Clock>, ids: Arc<dyn Ids>) -> Result<Running, StartError> {
     config.check()?;
     // Before anything is made: who cannot listen need not begin.
-    let listener = TcpListener::bind(config.listen).await.map_err(|error| StartError::Listen(config.listen, error))?;
+    let listener =
+        TcpListener::bind(config.listen).await.map_err(|error| StartError::Listen(config.listen, error))?;
     let addr = listener.local_addr().map_err(|error| StartError::Listen(config.listen, error))?;
     let assemble::Assembled { house, admin_key } = assemble::assemble(config, clock, ids).await?;
     let limits = &house.config.limits;
@@ -190,8 +194,16 @@ pub async fn serve(config: Config, clock: Arc<dyn Clock>, ids: Arc<dyn Ids>) -> 
     );
     house.harness.workers_set(move |lease| hand.over(lease));
     pool.set.spawn(jobs.run(pool_stopping, Duration::from_millis(limits.shutdown_ms)));
-    policy::boot(&house.harness, house.custody.keyring(), house.config.policy_ttl_ms, house.config.policy_reset).await?;
+    policy::boot(
+        &house.harness,
+        house.custody.keyring(),
+        house.config.policy_ttl_ms,
+        house.config.policy_reset,
+    )
+    .await?;
     rounds::start(&house, &mut background.set, &background_stopping);
+    let trust = house.evidence.trust(&house.store, &house.config.first_tenant).await;
+    let trust_fingerprint = trust.map_err(admin::AdminError::Read)?.fingerprint();
     let app = Arc::new(http::App {
         acts: tasks::Tasks::new(ACTS_MAX),
         streams: tasks::Tasks::new(limits.streams),
@@ -201,7 +213,7 @@ pub async fn serve(config: Config, clock: Arc<dyn Clock>, ids: Arc<dyn Ids>) -> 
     });
     door.set.spawn(http::listen::serve(listener, app));
     tracing::info!(%addr, installation = house.config.installation, "serving");
-    Ok(Running { addr, admin_key, house, stages: vec![door, pool, background] })
+    Ok(Running { addr, admin_key, trust_fingerprint, house, stages: vec![door, pool, background] })
 }
 
 impl Running {

@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 
 /// The document for these domains.
 pub fn document(domains: &[Domain]) -> Value {
-    let verbs: BTreeMap<&str, &Verb> = domains.iter().flat_map(|domain| &domain.verbs).map(|verb| (verb.act, verb)).collect();
+    let verbs: BTreeMap<&str, &Verb> =
+        domains.iter().flat_map(|domain| &domain.verbs).map(|verb| (verb.act, verb)).collect();
     let mut schemas = Map::new();
     schemas.insert("Problem".into(), problem());
     schemas.insert("Waiting".into(), waiting());
@@ -70,13 +71,21 @@ pub fn path_params(template: &str) -> Vec<&str> {
     template.split('/').filter_map(|segment| segment.strip_prefix('{')?.strip_suffix('}')).collect()
 }
 
-fn operation(tag: &str, route: &Route, verbs: &BTreeMap<&str, &Verb>, schemas: &mut Map<String, Value>) -> Value {
+fn operation(
+    tag: &str,
+    route: &Route,
+    verbs: &BTreeMap<&str, &Verb>,
+    schemas: &mut Map<String, Value>,
+) -> Value {
     let named = path_params(route.path);
     let text = || json!({"type": "string"});
-    let mut parameters: Vec<Value> =
-        named.iter().map(|name| json!({"name": name, "in": "path", "required": true, "schema": text()})).collect();
+    let mut parameters: Vec<Value> = named
+        .iter()
+        .map(|name| json!({"name": name, "in": "path", "required": true, "schema": text()}))
+        .collect();
     for param in route.query {
-        parameters.push(json!({"name": param.name, "in": "query", "description": param.summary, "schema": text()}));
+        parameters
+            .push(json!({"name": param.name, "in": "query", "description": param.summary, "schema": text()}));
     }
     let header = |name: &str, description: &str| json!({"name": name, "in": "header", "description": description, "schema": text()});
     parameters.push(header("X-Request-Id", "Joins this request with logs and facts; made up if absent"));
@@ -98,11 +107,17 @@ fn operation(tag: &str, route: &Route, verbs: &BTreeMap<&str, &Verb>, schemas: &
     let mut responses = Map::new();
     match &route.call {
         Call::Verb(act) => {
-            parameters.push(header("Idempotency-Key", "Makes the act once-only: the same key and arguments give the same answer"));
+            parameters.push(header(
+                "Idempotency-Key",
+                "Makes the act once-only: the same key and arguments give the same answer",
+            ));
             if let Some(verb) = verbs.get(act) {
                 put("description", json!(format!("{}. The act `{act}`.", verb.summary)));
                 if let Some((schema, required)) = arguments(route, verb, &named, schemas) {
-                    put("requestBody", json!({"required": required, "content": {"application/json": {"schema": schema}}}));
+                    put(
+                        "requestBody",
+                        json!({"required": required, "content": {"application/json": {"schema": schema}}}),
+                    );
                 }
             }
             responses.insert("200".into(), anything());
@@ -133,7 +148,12 @@ fn operation(tag: &str, route: &Route, verbs: &BTreeMap<&str, &Verb>, schemas: &
 }
 
 /// The body's schema, less what comes from the path, and whether a body is required. `None`: there is nothing to send.
-fn arguments(route: &Route, verb: &Verb, from_path: &[&str], schemas: &mut Map<String, Value>) -> Option<(Value, bool)> {
+fn arguments(
+    route: &Route,
+    verb: &Verb,
+    from_path: &[&str],
+    schemas: &mut Map<String, Value>,
+) -> Option<(Value, bool)> {
     let mut schema = (verb.args)();
     let root = schema.as_object_mut()?;
     root.remove("$schema");

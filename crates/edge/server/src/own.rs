@@ -25,13 +25,39 @@ pub struct Own {
 
 /// The domain's table.
 pub fn domain(own: &Own) -> Domain {
-    let route = |path, operation, summary, auth, call| Route { method: Method::Get, path, operation, summary, auth, call, query: &[] };
+    let route = |path, operation, summary, auth, call| Route {
+        method: Method::Get,
+        path,
+        operation,
+        summary,
+        auth,
+        call,
+        query: &[],
+    };
     Domain {
         name: "edge",
         routes: vec![
-            route("/healthz", "health_show", "Say whether the server lives", Auth::Public, Call::Query("", alive())),
-            route("/readyz", "readiness_show", "Say whether the server can work", Auth::Public, Call::Query("", ready(own.clone()))),
-            route("/openapi.json", "contract_show", "Show this contract", Auth::Public, Call::Query("", contract(own.clone()))),
+            route(
+                "/healthz",
+                "health_show",
+                "Say whether the server lives",
+                Auth::Public,
+                Call::Query("", alive()),
+            ),
+            route(
+                "/readyz",
+                "readiness_show",
+                "Say whether the server can work",
+                Auth::Public,
+                Call::Query("", ready(own.clone())),
+            ),
+            route(
+                "/openapi.json",
+                "contract_show",
+                "Show this contract",
+                Auth::Public,
+                Call::Query("", contract(own.clone())),
+            ),
             route(
                 "/metrics",
                 "metrics_show",
@@ -73,7 +99,10 @@ fn ready(own: Own) -> Query {
 fn contract(own: Own) -> Query {
     Arc::new(move |_| {
         let contract = own.contract.get().cloned();
-        async move { contract.ok_or_else(|| Fault::new(Class::Unavailable, "edge.not_ready", "the server is starting")) }.boxed()
+        async move {
+            contract.ok_or_else(|| Fault::new(Class::Unavailable, "edge.not_ready", "the server is starting"))
+        }
+        .boxed()
     })
 }
 
@@ -85,7 +114,11 @@ fn metrics(own: Own) -> Query {
             if of_the_platform {
                 Ok(Value::String(text))
             } else {
-                Err(Fault::new(Class::Denied, "access.read_denied", "only principals of the platform may read this"))
+                Err(Fault::new(
+                    Class::Denied,
+                    "access.read_denied",
+                    "only principals of the platform may read this",
+                ))
             }
         }
         .boxed()

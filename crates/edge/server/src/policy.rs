@@ -50,7 +50,10 @@ pub enum PolicyError {
 /// The keys that may sign policy in this installation.
 pub fn keys(keyring: &Keyring) -> KeyRing {
     let key = *keyring.policy_key().verifying_key();
-    KeyRing::from([(KEY_ID.to_owned(), KeyRecord { scope: PLATFORM_SCOPE.to_owned(), algorithm: Algorithm::Es256, key })])
+    KeyRing::from([(
+        KEY_ID.to_owned(),
+        KeyRecord { scope: PLATFORM_SCOPE.to_owned(), algorithm: Algorithm::Es256, key },
+    )])
 }
 
 /// The built-in sources, signed, in force from now on for `ttl_ms`.
@@ -95,7 +98,8 @@ async fn stored(harness: &Harness) -> Result<Stored, PolicyError> {
     let (manifest, files) = platform_sources()?;
     Ok(match bundle_open(&bytes, harness.governor().keys(), PLATFORM_SCOPE) {
         Ok(bundle) if bundle.keyid == KEY_ID => {
-            let current = bundle.files == files && bundle.manifest.revision == format!("{BUILT_IN}{}", manifest.revision);
+            let current = bundle.files == files
+                && bundle.manifest.revision == format!("{BUILT_IN}{}", manifest.revision);
             Stored::BuiltIn { seq: doc.seq, current }
         }
         // Signed by a key that is no longer ours: whoever replaced the keys decides what is in force.
@@ -111,7 +115,9 @@ pub async fn boot(harness: &Harness, keyring: &Keyring, ttl_ms: i64, reset: bool
     match &stored {
         Stored::Foreign { .. } if !reset => {
             if !loaded {
-                tracing::error!("the published platform policy does not open; every act is denied until policy_reset is set");
+                tracing::error!(
+                    "the published platform policy does not open; every act is denied until policy_reset is set"
+                );
             }
             return Ok(());
         }
@@ -152,7 +158,8 @@ fn ended(harness: &Harness) -> bool {
 }
 
 fn due(harness: &Harness, ttl_ms: i64) -> bool {
-    let left = harness.governor().platform_policy().map_or(0, |policy| policy.not_after_ms() - harness.now_ms());
+    let left =
+        harness.governor().platform_policy().map_or(0, |policy| policy.not_after_ms() - harness.now_ms());
     left <= ttl_ms - ttl_ms / 3
 }
 
@@ -167,7 +174,9 @@ async fn record(harness: &Harness, bytes: &[u8]) -> Result<(), PolicyError> {
     // Services in general may not publish policy; this one acts for the platform itself.
     ctx.principal.roles = vec!["platform_admin".to_owned()];
     let args = json!({"bundle_base64": BASE64.encode(bytes)});
-    if let harness::Done::Outcome { held, .. } = harness.act(&ctx, "governor.policy.publish", args, Terms::default()).await? {
+    if let harness::Done::Outcome { held, .. } =
+        harness.act(&ctx, "governor.policy.publish", args, Terms::default()).await?
+    {
         harness.hand_over(held);
     }
     Ok(())

@@ -49,8 +49,14 @@ struct Example {
 }
 
 /// The providers of this configuration.
-pub fn providers(config: &Config, egress: &Egress, custody: &Custody, store: &Store) -> Result<Providers, ProvidersError> {
-    let openai = config.models.openai.as_ref().map(|openai| provider(config, openai, custody, store)).transpose()?;
+pub fn providers(
+    config: &Config,
+    egress: &Egress,
+    custody: &Custody,
+    store: &Store,
+) -> Result<Providers, ProvidersError> {
+    let openai =
+        config.models.openai.as_ref().map(|openai| provider(config, openai, custody, store)).transpose()?;
     Ok(Providers { baseline: Some(Arc::new(trained(config)?)), openai, egress: Some(egress.clone()) })
 }
 
@@ -72,7 +78,12 @@ fn read(from: impl Read) -> Result<Vec<Example>, csv::Error> {
     csv::Reader::from_reader(from).deserialize().take(baseline::EXAMPLES_MAX + 1).collect()
 }
 
-fn provider(config: &Config, openai: &config::OpenAi, custody: &Custody, store: &Store) -> Result<OpenAi, ProvidersError> {
+fn provider(
+    config: &Config,
+    openai: &config::OpenAi,
+    custody: &Custody,
+    store: &Store,
+) -> Result<OpenAi, ProvidersError> {
     let refused = |error: &dyn std::fmt::Display| ProvidersError::Address(error.to_string());
     let base = openai.base_url.trim_end_matches('/');
     let target = Target::parse(&format!("{base}/")).map_err(|fault| refused(&fault))?;
@@ -92,7 +103,12 @@ fn provider(config: &Config, openai: &config::OpenAi, custody: &Custody, store: 
     })
 }
 
-async fn opened(credential: &SecretRef, custody: &Custody, store: &Store, tenant: &TenantId) -> Result<SecretHeader, Fault> {
+async fn opened(
+    credential: &SecretRef,
+    custody: &Custody,
+    store: &Store,
+    tenant: &TenantId,
+) -> Result<SecretHeader, Fault> {
     let missing = |why: &str| Fault::invalid("model.credential", why);
     let header = match credential {
         SecretRef::Env(name) => match std::env::var(name) {
@@ -101,7 +117,9 @@ async fn opened(credential: &SecretRef, custody: &Custody, store: &Store, tenant
         },
         SecretRef::Custody(reference) => {
             let secret = custody.open(store, tenant, reference).await?;
-            SecretHeader::bearer(secret.expose_text().ok_or_else(|| missing("the provider's key is no text"))?)
+            SecretHeader::bearer(
+                secret.expose_text().ok_or_else(|| missing("the provider's key is no text"))?,
+            )
         }
     };
     header.map_err(|_| missing("the provider's key cannot stand in a header"))

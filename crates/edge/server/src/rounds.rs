@@ -7,7 +7,11 @@
 use crate::assemble::House;
 use crate::policy;
 use crate::tasks::stopped;
+use act::Coded as _;
+use evidence::{SealError, Sealed};
 use futures::FutureExt as _;
+use kernel::TenantId;
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
@@ -16,6 +20,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
+/// How often checkpoints are signed, at most.
+pub const SEAL_EVERY: Duration = Duration::from_secs(1);
 /// How often refused traffic is recorded.
 pub const REFUSED_EVERY: Duration = Duration::from_secs(60);
 /// How often facts get their place in deferred mode, at most.
@@ -23,6 +29,7 @@ pub const SEQUENCE_EVERY: Duration = Duration::from_millis(20);
 
 /// Starts every round on `set`; they end when `stopping` turns true.
 pub fn start(house: &House, set: &mut JoinSet<()>, stopping: &watch::Receiver<bool>) {
+    set.spawn(sealing(house.clone(), stopping.clone()));
     set.spawn(every("refused traffic", REFUSED_EVERY, stopping.clone(), house.clone(), refused));
     // By the injected clock, which no timer knows: looked at often, done when due.
     let look_ms = u64::try_from(house.config.policy_ttl_ms / 60).unwrap_or(0).clamp(100, 10_000);
@@ -36,10 +43,71 @@ pub fn start(house: &House, set: &mut JoinSet<()>, stopping: &watch::Receiver<bo
 pub async fn last(house: &House) {
     refused(house.clone()).await;
     sequenced(house.clone()).await;
+    seal(house, &mut BTreeSet::new()).await;
 }
 
-async fn every<F, R>(what: &'static str, every: Duration, mut stopping: watch::Receiver<bool>, house: House, round: F)
-where
+/// Signs checkpoints while there is news.
+async fn sealing(house: House, mut stopping: watch::Receiver<bool>) {
+    let mut ticks = tokio::time::interval(SEAL_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut facts = house.store.hints().facts;
+    // What the last run left unsigned is news.
+    facts.mark_changed();
+    let mut given_up = BTreeSet::new();
+    loop {
+        tokio::select! {
+            () = stopped(&mut stopping) => return,
+            _ = ticks.tick() => {}
+        }
+        if facts.has_changed().unwrap_or(true) {
+            facts.mark_unchanged();
+            if AssertUnwindSafe(seal(&house, &mut given_up)).catch_unwind().await.is_err() {
+                tracing::error!("signing checkpoints panicked; the next round will try again");
+                facts.mark_changed();
+            }
+        }
+    }
+}
+
+/// Signs the head of every log that has grown. A log that went back or was rewritten is never signed again: somebody has to
+/// look at it, and until then its facts stay without a checkpoint for all to see.
+async fn seal(house: &House, given_up: &mut BTreeSet<TenantId>) {
+    let tenants = match house.store.tenants().await {
+        Ok(tenants) => tenants,
+        Err(error) => {
+            tracing::warn!(%error, "tenants could not be listed; checkpoints wait");
+            return;
+        }
+    };
+    let mut signed = 0;
+    for tenant in tenants.into_iter().filter(|tenant| !given_up.contains(tenant)).collect::<Vec<_>>() {
+        match house.evidence.seal(&house.store, &tenant).await {
+            Ok(Sealed::New(_)) => signed += 1,
+            Ok(Sealed::Nothing | Sealed::Unchanged(_)) => {}
+            Err(
+                error @ (SealError::Regressed { .. }
+                | SealError::Rewritten { .. }
+                | SealError::Foreign { .. }),
+            ) => {
+                tracing::error!(%error, code = error.code(), "a log is not signed any more; see the page of this code");
+                house.counts.log_given_up();
+                given_up.insert(tenant);
+            }
+            Err(error @ (SealError::Refused { .. } | SealError::Read(_) | SealError::Commit(_))) => {
+                tracing::warn!(%error, %tenant, "a checkpoint could not be signed; the next round will try again");
+            }
+        }
+    }
+    house.counts.checkpoints(signed);
+}
+
+async fn every<F, R>(
+    what: &'static str,
+    every: Duration,
+    mut stopping: watch::Receiver<bool>,
+    house: House,
+    round: F,
+) where
     F: Fn(House) -> R + Send,
     R: Future<Output = ()> + Send,
 {
@@ -60,7 +128,8 @@ where
 /// Records what was turned away since the last time; what cannot be recorded is counted again.
 pub async fn refused(house: House) {
     for ((asker, code), count) in house.refused.take() {
-        let recorded = house.harness.traffic_refused(&asker.tenant, asker.source.as_str(), &code, count).await;
+        let recorded =
+            house.harness.traffic_refused(&asker.tenant, asker.source.as_str(), &code, count).await;
         if let Err(error) = recorded {
             tracing::warn!(%error, code, count, "refused traffic could not be recorded; it will be tried again");
             house.refused.add(asker, code, count);
@@ -72,7 +141,10 @@ async fn renewed(house: House) {
     match policy::renew(&house.harness, house.custody.keyring(), house.config.policy_ttl_ms).await {
         Ok(true) => house.counts.policy_renewed(),
         Ok(false) => {}
-        Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "the built-in policy could not be renewed"),
+        Err(error) => tracing::error!(
+            error = &error as &dyn std::error::Error,
+            "the built-in policy could not be renewed"
+        ),
     }
 }
 

@@ -52,7 +52,10 @@ impl Tasks {
     }
 
     /// Runs `work` to its end, even if this future is dropped, and returns what it came to.
-    pub async fn run<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> Result<T, TaskError> {
+    pub async fn run<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, TaskError> {
         let slot = self.slot()?;
         let (result, outcome) = oneshot::channel();
         self.spawn(async move {
@@ -116,7 +119,10 @@ mod tests {
     #[tokio::test]
     async fn a_panic_is_a_result_and_frees_its_place() {
         let tasks = Tasks::new(1);
-        assert_eq!(tasks.run(async { panic!("as the test wants it") }).await.map(|(): ()| ()), Err(TaskError::Panicked));
+        assert_eq!(
+            tasks.run(async { panic!("as the test wants it") }).await.map(|(): ()| ()),
+            Err(TaskError::Panicked)
+        );
         assert_eq!(tasks.run(async { 7 }).await, Ok(7));
     }
 }

@@ -71,7 +71,14 @@ struct Running {
 
 impl Pool {
     /// A pool for `jobs` that runs at most `limit` at once and lets at most `held` leases wait.
-    pub fn new(store: Store, clock: Arc<dyn Clock>, counts: Counts, jobs: &[JobSpec], limit: usize, held: usize) -> (Hand, Pool) {
+    pub fn new(
+        store: Store,
+        clock: Arc<dyn Clock>,
+        counts: Counts,
+        jobs: &[JobSpec],
+        limit: usize,
+        held: usize,
+    ) -> (Hand, Pool) {
         let (queue, inbox) = mpsc::channel(held);
         let kinds: Vec<&'static JobKind> = jobs.iter().map(|job| job.kind).collect();
         let pool = Pool {
@@ -139,7 +146,10 @@ impl Pool {
             }
         });
         if ended.await.is_err() {
-            tracing::warn!(left = running.jobs.len(), "jobs were stopped where they stood; they will be claimed again");
+            tracing::warn!(
+                left = running.jobs.len(),
+                "jobs were stopped where they stood; they will be claimed again"
+            );
             running.jobs.shutdown().await;
         }
     }

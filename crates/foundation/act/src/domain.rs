@@ -3,8 +3,8 @@
 use crate::{Ctx, Fault, Verb};
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
-use kernel::permit::JobKind;
 use kernel::Lease;
+use kernel::permit::JobKind;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -77,7 +77,11 @@ pub enum Call {
 
 /// Verifies a signed delivery and says which act it asks for.
 pub type Receive = Arc<
-    dyn for<'a> Fn(&'a BTreeMap<String, String>, &'a [(String, String)], &'a [u8]) -> BoxFuture<'a, Result<Delivery, Fault>>
+    dyn for<'a> Fn(
+            &'a BTreeMap<String, String>,
+            &'a [(String, String)],
+            &'a [u8],
+        ) -> BoxFuture<'a, Result<Delivery, Fault>>
         + Send
         + Sync,
 >;
@@ -188,13 +192,14 @@ impl Domain {
         }
         for job in &self.jobs {
             for name in job.kind.writes.iter().filter(|kind| !self.kinds.contains(kind)) {
-                misfits.push(format!("job {} writes {name}, which {} does not own", job.kind.name, self.name));
+                misfits
+                    .push(format!("job {} writes {name}, which {} does not own", job.kind.name, self.name));
             }
             for name in job.kind.facts.iter().filter(|kind| !self.facts.contains(kind)) {
-                misfits.push(format!("job {} states {name}, which {} does not own", job.kind.name, self.name));
+                misfits
+                    .push(format!("job {} states {name}, which {} does not own", job.kind.name, self.name));
             }
         }
         misfits
     }
 }
-

@@ -6,6 +6,23 @@
 
 use serde_json::Value;
 
+/// Codes that belong to no domain: of the request's form, of storage, and of what this system keeps to itself.
+pub const CODES: &[(&str, &str)] = &[
+    ("internal", "something went wrong on our side; the log says what"),
+    ("not_found", "there is no such thing, or not for this caller"),
+    ("request.invalid", "an argument is missing, unknown, malformed or outside its limits"),
+    ("request.state", "the thing is not in a state in which this can be done, or it has been done already"),
+    ("request.too_large", "the arguments of an act are larger than 256 KiB"),
+    ("store.contention", "a record that was read has been changed by somebody else meanwhile"),
+    ("store.fact_too_large", "a fact or a change is larger than its format allows"),
+    ("store.failed", "storage cannot be read or written right now"),
+    ("store.fenced", "a job's lease was lost to a later claim; its work belongs to somebody else now"),
+    ("store.full", "there is no room left on the storage device"),
+    ("store.log", "the tenant's log is not in the state that the change needs"),
+    ("store.outside_permit", "a change goes beyond what was permitted, or its permit is no longer valid"),
+    ("store.overloaded", "too many changes of this tenant wait to be written"),
+];
+
 /// What kind of failure it is; a closed set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Class {
@@ -116,8 +133,12 @@ impl Fault {
 
 /// A bug or a broken machine: the cause goes to the log of whoever catches it, the caller reads only that it happened.
 pub fn internal(error: impl std::fmt::Display) -> Fault {
-    Fault::new(Class::Internal, "internal", "something went wrong on our side; the request id leads to the log")
-        .with(Value::String(error.to_string()))
+    Fault::new(
+        Class::Internal,
+        "internal",
+        "something went wrong on our side; the request id leads to the log",
+    )
+    .with(Value::String(error.to_string()))
 }
 
 impl<E: Coded> From<E> for Fault {

@@ -19,8 +19,11 @@ mod ids;
 mod verb;
 
 pub use ctx::{Assurance, Ctx, Principal, PrincipalKind};
-pub use domain::{Auth, Call, Delivery, Domain, Field, JobRun, JobSpec, Method, Param, Query, QueryCtx, Receive, Route, StreamSource};
-pub use fault::{Class, Coded, Fault, internal};
+pub use domain::{
+    Auth, Call, Delivery, Domain, Field, JobRun, JobSpec, Method, Param, Query, QueryCtx, Receive, Route,
+    StreamSource,
+};
+pub use fault::{CODES, Class, Coded, Fault, internal};
 pub use ids::{Ids, SystemIds};
 pub use store::Clock;
 pub use verb::{AimFn, Draw, Plan, PlanFn, Resume, Stamp, Target, Verb, parse};

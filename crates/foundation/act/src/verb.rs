@@ -95,7 +95,14 @@ pub trait Draw {
     /// Replaces a document that was read.
     fn put_if<T: store::Document>(&mut self, stored: &store::Stored<T>, doc: &T) -> &mut Self;
     /// Enqueues a job with a JSON body.
-    fn job(&mut self, id: Id, kind: &'static JobKind, ready_at_ms: i64, held: bool, body: &Value) -> &mut Self;
+    fn job(
+        &mut self,
+        id: Id,
+        kind: &'static JobKind,
+        ready_at_ms: i64,
+        held: bool,
+        body: &Value,
+    ) -> &mut Self;
 }
 
 impl Draw for Draft {
@@ -107,7 +114,14 @@ impl Draw for Draft {
         self.push(store::put_if(stored, doc))
     }
 
-    fn job(&mut self, id: Id, kind: &'static JobKind, ready_at_ms: i64, held: bool, body: &Value) -> &mut Draft {
+    fn job(
+        &mut self,
+        id: Id,
+        kind: &'static JobKind,
+        ready_at_ms: i64,
+        held: bool,
+        body: &Value,
+    ) -> &mut Draft {
         // A JSON value always serialises.
         let body = serde_json::to_vec(body).unwrap_or_default();
         self.push(Operation::Job(NewJob { id, kind, ready_at_ms, body, held }))
@@ -115,9 +129,11 @@ impl Draw for Draft {
 }
 
 /// Reads what policy may see.
-pub type AimFn = Arc<dyn for<'a> Fn(&'a View, &'a Value, &'a Ctx) -> BoxFuture<'a, Result<Target, Fault>> + Send + Sync>;
+pub type AimFn =
+    Arc<dyn for<'a> Fn(&'a View, &'a Value, &'a Ctx) -> BoxFuture<'a, Result<Target, Fault>> + Send + Sync>;
 /// Reads and decides what to change.
-pub type PlanFn = Arc<dyn for<'a> Fn(&'a View, &'a Value, &'a Stamp) -> BoxFuture<'a, Result<Plan, Fault>> + Send + Sync>;
+pub type PlanFn =
+    Arc<dyn for<'a> Fn(&'a View, &'a Value, &'a Stamp) -> BoxFuture<'a, Result<Plan, Fault>> + Send + Sync>;
 
 /// What becomes of those who wait when an approval is closed without being used.
 pub type Resume = &'static str;
@@ -154,5 +170,6 @@ impl std::fmt::Debug for Verb {
 
 /// Reads typed arguments strictly. The error names the member, never repeats its value.
 pub fn parse<A: DeserializeOwned>(args: &Value) -> Result<A, Fault> {
-    A::deserialize(args).map_err(|error| Fault::invalid("request.invalid", format!("the arguments do not fit: {error}")))
+    A::deserialize(args)
+        .map_err(|error| Fault::invalid("request.invalid", format!("the arguments do not fit: {error}")))
 }

@@ -50,7 +50,10 @@ pub struct Deps {
 pub const CODES: &[(&str, &str)] = &[
     ("flows.run_state", "the run is not in a state in which this could be done"),
     ("flows.connector_removed", "the connector that the run is pinned to has been removed"),
-    ("flows.connector_unready", "a connector that the workflow calls is not installed, or not in the version it pins"),
+    (
+        "flows.connector_unready",
+        "a connector that the workflow calls is not installed, or not in the version it pins",
+    ),
     ("flows.params_invalid", "the parameters of a call do not fit the action's schema"),
     ("flows.template_failed", "a template of the workflow failed on this run's data"),
     ("flows.credential", "the credential of a connector could not be opened or used"),
@@ -76,6 +79,9 @@ pub const CODES: &[(&str, &str)] = &[
     ("flows.rejected", "the other system does not accept the request"),
     ("flows.status_unexpected", "the other system answered with a status that the connector does not know"),
     ("flows.upstream_failed", "the other system failed"),
+    ("flows.manifest_invalid", "the manifest of a connector is refused"),
+    ("flows.workflow_invalid", "the workflow is refused"),
+    ("flows.trigger_full", "sixteen workflows are started by the event already"),
     ("flows.checkpoint_open", "a checkpoint is passed by people, never by itself"),
     ("hook.unknown", "there is no such hook, or it has no secret"),
     ("hook.headers", "a delivery lacks a header, or has one twice"),
@@ -117,8 +123,20 @@ pub fn domain(deps: Deps) -> Domain {
             "flows.tool.reconciling",
             "flows.tool.finished",
         ],
-        verbs: [run::verbs::verbs(), run::gate::verbs(), workflow::verbs::verbs(), connector::verbs::verbs(&deps)].concat(),
-        routes: [run::routes::routes(), hook::routes(&deps), workflow::routes::routes(), connector::routes::routes()].concat(),
+        verbs: [
+            run::verbs::verbs(),
+            run::gate::verbs(),
+            workflow::verbs::verbs(),
+            connector::verbs::verbs(&deps),
+        ]
+        .concat(),
+        routes: [
+            run::routes::routes(),
+            hook::routes(&deps),
+            workflow::routes::routes(),
+            connector::routes::routes(),
+        ]
+        .concat(),
         jobs: vec![JobSpec {
             kind: &run::STEP,
             run: Arc::new(move |lease| {

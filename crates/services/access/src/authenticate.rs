@@ -77,7 +77,9 @@ pub async fn authenticate(
     let key = found.as_ref().map(|(_, row)| store::decode::<KeyDoc>(row)).transpose().map_err(unavailable)?;
     let expected = key.as_ref().and_then(|key| hex::decode32(&key.secret_sha256)).unwrap_or_default();
     let matches = bool::from(sha256(secret.as_bytes()).ct_eq(&expected));
-    let (Some((home, _)), Some(key), true) = (found, key, matches) else { return Err(AuthenticateError::Key) };
+    let (Some((home, _)), Some(key), true) = (found, key, matches) else {
+        return Err(AuthenticateError::Key);
+    };
     if key.revoked_at_ms.is_some() || key.expires_at_ms.is_some_and(|at_ms| at_ms <= now_ms) {
         return Err(AuthenticateError::Key);
     }
@@ -88,7 +90,8 @@ pub async fn authenticate(
         None => home.clone(),
         Some(wanted) if *wanted == home => home.clone(),
         Some(wanted) => {
-            let platform_admin = home == TenantId::platform() && owner.roles.iter().any(|role| role == "platform_admin");
+            let platform_admin =
+                home == TenantId::platform() && owner.roles.iter().any(|role| role == "platform_admin");
             if !platform_admin || store.head(wanted).await.map_err(unavailable)?.is_none() {
                 return Err(AuthenticateError::Tenant);
             }

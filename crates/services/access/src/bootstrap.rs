@@ -31,7 +31,12 @@ pub struct Created {
 
 /// Creates the platform's tenant with its administrator, and the first tenant. `None`: the installation exists already
 /// and nothing was changed.
-pub async fn bootstrap(store: &Store, ids: &dyn Ids, at_ms: i64, plan: &Bootstrap) -> Result<Option<Created>, CommitError> {
+pub async fn bootstrap(
+    store: &Store,
+    ids: &dyn Ids,
+    at_ms: i64,
+    plan: &Bootstrap,
+) -> Result<Option<Created>, CommitError> {
     let platform = TenantId::platform();
     let admin = ids.id("prn", at_ms);
     let key = ids.id("key", at_ms);
@@ -65,7 +70,9 @@ pub async fn bootstrap(store: &Store, ids: &dyn Ids, at_ms: i64, plan: &Bootstra
     let name = plan.tenant.as_str().trim_start_matches("ten_").to_owned();
     draft.put_new(&TenantDoc { id: plan.tenant.id().clone(), name, created_at_ms: at_ms });
     // Drafts of this size always fit.
-    let fits = |changeset: Result<Changeset, _>| changeset.map_err(|_: kernel::changeset::ChangesetError| CommitError::Log);
+    let fits = |changeset: Result<Changeset, _>| {
+        changeset.map_err(|_: kernel::changeset::ChangesetError| CommitError::Log)
+    };
     let created = match store.commit(fits(Changeset::genesis(platform, authority.clone(), draft))?).await {
         Ok(_) => Some(Created { admin, key }),
         Err(CommitError::Log) => None,

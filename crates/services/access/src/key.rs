@@ -82,7 +82,8 @@ pub fn verbs() -> Vec<Verb> {
                 async move {
                     let args: Create = parse(args)?;
                     let id = Id::parse(&args.principal).map_err(|_| Fault::not_found("principal"))?;
-                    let owner = view.get::<PrincipalDoc>(&id).await?.ok_or_else(|| Fault::not_found("principal"))?;
+                    let owner =
+                        view.get::<PrincipalDoc>(&id).await?.ok_or_else(|| Fault::not_found("principal"))?;
                     let mut target = Target::of(PrincipalDoc::KIND, &id);
                     target.attributes = json!({"own": id == ctx.principal.id, "roles": owner.roles});
                     target.preview = vec![("Key for".into(), owner.name.clone()), ("Name".into(), args.name)];
@@ -95,10 +96,15 @@ pub fn verbs() -> Vec<Verb> {
                     let args: Create = parse(args)?;
                     crate::principal::name_check(&args.name)?;
                     if hex::decode32(&args.secret_sha256).is_none() {
-                        return Err(Fault::invalid("request.invalid", "secret_sha256 is 64 lower-case hexadecimal digits"));
+                        return Err(Fault::invalid(
+                            "request.invalid",
+                            "secret_sha256 is 64 lower-case hexadecimal digits",
+                        ));
                     }
                     let principal = Id::parse(&args.principal).map_err(|_| Fault::not_found("principal"))?;
-                    view.get::<PrincipalDoc>(&principal).await?.ok_or_else(|| Fault::not_found("principal"))?;
+                    view.get::<PrincipalDoc>(&principal)
+                        .await?
+                        .ok_or_else(|| Fault::not_found("principal"))?;
                     let doc = KeyDoc {
                         id: stamp.id("key"),
                         principal: principal.clone(),
@@ -150,7 +156,10 @@ pub fn verbs() -> Vec<Verb> {
                         return Err(Fault::conflict("request.state", "the key is already revoked"));
                     }
                     let doc = KeyDoc { revoked_at_ms: Some(stamp.at_ms), ..stored.doc.clone() };
-                    let mut plan = Plan { draft: stamp.draft(), outcome: json!({"key": id, "revoked_at_ms": stamp.at_ms}) };
+                    let mut plan = Plan {
+                        draft: stamp.draft(),
+                        outcome: json!({"key": id, "revoked_at_ms": stamp.at_ms}),
+                    };
                     plan.draft.put_if(&stored, &doc).fact(stamp.fact(
                         "access.key.revoked",
                         &doc.principal,

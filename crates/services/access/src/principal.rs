@@ -1,7 +1,10 @@
 //! Principals: people, services, integrations and agents of a tenant.
 
 use crate::reads;
-use act::{Auth, Call, Class, Coded, Draw as _, Fault, Method, Plan, PrincipalKind, Route, Stamp, Target, Verb, parse};
+use act::{
+    Auth, Call, Class, Coded, Draw as _, Fault, Method, Plan, PrincipalKind, Route, Stamp, Target, Verb,
+    parse,
+};
 use futures::FutureExt as _;
 use kernel::{Id, TenantId};
 use schemars::JsonSchema;
@@ -164,7 +167,8 @@ async fn guard_moved(view: &View, stamp: &Stamp, plan: &mut Plan, by: i64) -> Re
 
 fn escalates(ctx: &act::Ctx, roles: &[String]) -> bool {
     // A role of the platform is given only by the platform.
-    roles.iter().any(|role| role == "platform_admin") && !ctx.principal.roles.iter().any(|role| role == "platform_admin")
+    roles.iter().any(|role| role == "platform_admin")
+        && !ctx.principal.roles.iter().any(|role| role == "platform_admin")
 }
 
 /// The verbs.
@@ -185,10 +189,8 @@ pub fn verbs() -> Vec<Verb> {
                     let roles = roles_check(args.roles)?;
                     let mut target = Target::of("access.tenant", ctx.tenant.id());
                     target.attributes = json!({"roles": roles, "escalates": escalates(ctx, &roles)});
-                    target.preview = vec![
-                        ("Principal".into(), args.name),
-                        ("Roles".into(), roles.join(", ")),
-                    ];
+                    target.preview =
+                        vec![("Principal".into(), args.name), ("Roles".into(), roles.join(", "))];
                     Ok(target)
                 }
                 .boxed()
@@ -197,7 +199,11 @@ pub fn verbs() -> Vec<Verb> {
                 async move {
                     let args: Create = parse(args)?;
                     if escalates(&stamp.ctx, &roles_check(args.roles.clone())?) {
-                        return Err(Fault::new(Class::Denied, "access.escalation", "a platform role is given only by the platform"));
+                        return Err(Fault::new(
+                            Class::Denied,
+                            "access.escalation",
+                            "a platform role is given only by the platform",
+                        ));
                     }
                     let doc = PrincipalDoc {
                         id: stamp.id("prn"),
@@ -209,7 +215,10 @@ pub fn verbs() -> Vec<Verb> {
                     if view.find::<PrincipalDoc>("name", &doc.uniques()[0].1).await?.is_some() {
                         return Err(Fault::conflict("access.name_taken", "a principal of this name exists"));
                     }
-                    let mut plan = Plan { draft: stamp.draft(), outcome: json!({"principal": doc.id, "roles": doc.roles}) };
+                    let mut plan = Plan {
+                        draft: stamp.draft(),
+                        outcome: json!({"principal": doc.id, "roles": doc.roles}),
+                    };
                     if is_admin(&stamp.ctx.tenant, &doc.roles) {
                         guard_moved(view, stamp, &mut plan, 1).await?;
                     }
@@ -236,10 +245,12 @@ pub fn verbs() -> Vec<Verb> {
                 async move {
                     let args: RolesSet = parse(args)?;
                     let id = Id::parse(&args.principal).map_err(|_| Fault::not_found("principal"))?;
-                    let doc = view.get::<PrincipalDoc>(&id).await?.ok_or_else(|| Fault::not_found("principal"))?;
+                    let doc =
+                        view.get::<PrincipalDoc>(&id).await?.ok_or_else(|| Fault::not_found("principal"))?;
                     let roles = roles_check(args.roles)?;
                     let mut target = Target::of(PrincipalDoc::KIND, &id);
-                    target.attributes = json!({"roles": roles, "had": doc.roles, "escalates": escalates(ctx, &roles)});
+                    target.attributes =
+                        json!({"roles": roles, "had": doc.roles, "escalates": escalates(ctx, &roles)});
                     target.preview = vec![
                         ("Principal".into(), doc.name.clone()),
                         ("Roles now".into(), doc.roles.join(", ")),
@@ -253,14 +264,21 @@ pub fn verbs() -> Vec<Verb> {
                 async move {
                     let args: RolesSet = parse(args)?;
                     let id = Id::parse(&args.principal).map_err(|_| Fault::not_found("principal"))?;
-                    let stored = view.get::<PrincipalDoc>(&id).await?.ok_or_else(|| Fault::not_found("principal"))?;
+                    let stored =
+                        view.get::<PrincipalDoc>(&id).await?.ok_or_else(|| Fault::not_found("principal"))?;
                     let roles = roles_check(args.roles)?;
                     if escalates(&stamp.ctx, &roles) {
-                        return Err(Fault::new(Class::Denied, "access.escalation", "a platform role is given only by the platform"));
+                        return Err(Fault::new(
+                            Class::Denied,
+                            "access.escalation",
+                            "a platform role is given only by the platform",
+                        ));
                     }
                     let doc = PrincipalDoc { roles, ..stored.doc.clone() };
-                    let mut plan = Plan { draft: stamp.draft(), outcome: json!({"principal": id, "roles": doc.roles}) };
-                    let (was, is) = (is_admin(&stamp.ctx.tenant, &stored.roles), is_admin(&stamp.ctx.tenant, &doc.roles));
+                    let mut plan =
+                        Plan { draft: stamp.draft(), outcome: json!({"principal": id, "roles": doc.roles}) };
+                    let (was, is) =
+                        (is_admin(&stamp.ctx.tenant, &stored.roles), is_admin(&stamp.ctx.tenant, &doc.roles));
                     if was != is {
                         guard_moved(view, stamp, &mut plan, if is { 1 } else { -1 }).await?;
                     }
@@ -323,7 +341,11 @@ pub fn routes() -> Vec<Route> {
                 Arc::new(|query| {
                     async move {
                         let id = query.id("principal", "principal")?;
-                        let doc = query.view.peek::<PrincipalDoc>(&id).await?.ok_or_else(|| Fault::not_found("principal"))?;
+                        let doc = query
+                            .view
+                            .peek::<PrincipalDoc>(&id)
+                            .await?
+                            .ok_or_else(|| Fault::not_found("principal"))?;
                         Ok(shown(&doc))
                     }
                     .boxed()

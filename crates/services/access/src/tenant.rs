@@ -39,8 +39,13 @@ impl Document for TenantDoc {
 }
 
 /// The job that opens a tenant's log.
-pub static OPEN: JobKind =
-    JobKind { name: "access.tenant.open", writes: &[], facts: &["access.tenant.opened"], lease_ms: 30_000, starts_max: 20 };
+pub static OPEN: JobKind = JobKind {
+    name: "access.tenant.open",
+    writes: &[],
+    facts: &["access.tenant.opened"],
+    lease_ms: 30_000,
+    starts_max: 20,
+};
 
 /// Arguments of `access.tenant.create`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -85,19 +90,30 @@ pub fn verbs() -> Vec<Verb> {
                 if stamp.ctx.tenant != TenantId::platform() {
                     return Err(Fault::not_found("tenant registry"));
                 }
-                let tenant = TenantId::parse(&format!("ten_{}", args.name))
-                    .map_err(|_| Fault::invalid("request.invalid", "a tenant's name has lower-case letters, digits and dashes"))?;
+                let tenant = TenantId::parse(&format!("ten_{}", args.name)).map_err(|_| {
+                    Fault::invalid(
+                        "request.invalid",
+                        "a tenant's name has lower-case letters, digits and dashes",
+                    )
+                })?;
                 let doc = TenantDoc { id: tenant.id().clone(), name: args.name, created_at_ms: stamp.at_ms };
                 if view.get::<TenantDoc>(&doc.id).await?.is_some() || tenant == TenantId::platform() {
                     return Err(Fault::conflict("access.name_taken", "a tenant of this name exists"));
                 }
                 let admin = stamp.id("prn");
-                let mut plan = Plan { draft: stamp.draft(), outcome: json!({"tenant": tenant, "admin": admin}) };
+                let mut plan =
+                    Plan { draft: stamp.draft(), outcome: json!({"tenant": tenant, "admin": admin}) };
                 let open = Open { tenant: tenant.clone(), admin, admin_name: args.admin };
                 plan.draft
                     .put_new(&doc)
                     .fact(stamp.fact("access.tenant.created", &doc.id, (TenantDoc::KIND, &doc.id), json!({})))
-                    .job(stamp.id("job"), &OPEN, stamp.at_ms, true, &serde_json::to_value(open).unwrap_or_default());
+                    .job(
+                        stamp.id("job"),
+                        &OPEN,
+                        stamp.at_ms,
+                        true,
+                        &serde_json::to_value(open).unwrap_or_default(),
+                    );
                 Ok(plan)
             }
             .boxed()

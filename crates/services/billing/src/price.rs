@@ -96,7 +96,8 @@ impl Book {
     /// The book that comes with the product.
     pub fn built_in() -> Book {
         // A constant of the build; a test reads it.
-        serde_json::from_str(include_str!("../../../../contracts/prices/default.json")).expect("the built-in price book")
+        serde_json::from_str(include_str!("../../../../contracts/prices/default.json"))
+            .expect("the built-in price book")
     }
 
     /// Checks what the type cannot say.
@@ -147,7 +148,8 @@ impl Book {
                 sum.checked_add(u128::from(*tokens).checked_mul(u128::try_from(*price).ok()?)?)
             })
             .ok_or(PriceError::Overflow)?;
-        let total = sum.div_ceil(MILLION) + u128::try_from(row.call_micros).map_err(|_| PriceError::Overflow)?;
+        let total =
+            sum.div_ceil(MILLION) + u128::try_from(row.call_micros).map_err(|_| PriceError::Overflow)?;
         i64::try_from(total).map_err(|_| PriceError::Overflow)
     }
 }
@@ -206,9 +208,13 @@ pub fn verbs() -> Vec<Verb> {
                 book.check()?;
                 let stored = view.get::<PricesDoc>(&current()).await?;
                 if stored.as_ref().is_some_and(|stored| stored.book.version == book.version) {
-                    return Err(Fault::conflict("billing.prices_invalid", "this version is in force already"));
+                    return Err(Fault::conflict(
+                        "billing.prices_invalid",
+                        "this version is in force already",
+                    ));
                 }
-                let digest = kernel::hex::encode(&kernel::sha256(&serde_json::to_vec(&book).unwrap_or_default()));
+                let digest =
+                    kernel::hex::encode(&kernel::sha256(&serde_json::to_vec(&book).unwrap_or_default()));
                 let outcome = json!({"version": book.version, "digest": digest});
                 let doc = PricesDoc { id: current(), book, published_at_ms: stamp.at_ms };
                 let mut plan = Plan { draft: stamp.draft(), outcome: outcome.clone() };
@@ -216,7 +222,12 @@ pub fn verbs() -> Vec<Verb> {
                     Some(stored) => plan.draft.put_if(stored, &doc),
                     None => plan.draft.put_new(&doc),
                 };
-                plan.draft.fact(stamp.fact("billing.prices.published", &doc.id, (PricesDoc::KIND, &doc.id), outcome));
+                plan.draft.fact(stamp.fact(
+                    "billing.prices.published",
+                    &doc.id,
+                    (PricesDoc::KIND, &doc.id),
+                    outcome,
+                ));
                 Ok(plan)
             }
             .boxed()
@@ -289,7 +300,10 @@ mod tests {
             assert_eq!(book().rate(model, &tokens).unwrap(), micros, "{model} {tokens:?}");
         }
         assert!(matches!(book().rate("b/big", &tokens(1, 0, 0)), Err(PriceError::Unpriced(_))));
-        assert!(matches!(book().rate("a", &tokens(1, 0, 0)), Ok(_)), "a provider's own name falls under its star");
+        assert!(
+            matches!(book().rate("a", &tokens(1, 0, 0)), Ok(_)),
+            "a provider's own name falls under its star"
+        );
         assert!(matches!(book().rate("a/big", &tokens(u64::MAX, 0, u64::MAX)), Err(PriceError::Overflow)));
     }
 

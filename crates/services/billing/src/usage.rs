@@ -184,7 +184,9 @@ async fn report(view: &View) -> Result<Value, Fault> {
             sum.output_tokens += doc.tokens.output;
         }
         match found.last() {
-            Some(last) if found.len() == PAGE_MAX => range.after = Some((last.key.clone(), last.stored.id.clone())),
+            Some(last) if found.len() == PAGE_MAX => {
+                range.after = Some((last.key.clone(), last.stored.id.clone()))
+            }
             _ => break true,
         }
         if rows >= REPORT_ROWS_MAX {
@@ -240,7 +242,10 @@ pub fn routes() -> Vec<Route> {
             operation: "cost_report",
             summary: "Add up costs by workflow and model",
             auth: Auth::Principal,
-            call: Call::Query("billing.usage.read", Arc::new(|query| async move { report(query.view).await }.boxed())),
+            call: Call::Query(
+                "billing.usage.read",
+                Arc::new(|query| async move { report(query.view).await }.boxed()),
+            ),
             query: &[],
         },
     ]

@@ -15,29 +15,32 @@ use http::StatusCode;
 
 use crate::address::IpClass;
 
-/// Every code of this crate, for whoever checks that each one is explained.
-pub const CODES: &[&str] = &[
-    "egress.address_refused",
-    "egress.busy",
-    "egress.connect_failed",
-    "egress.connect_timeout",
-    "egress.connection_lost",
-    "egress.deadline_exceeded",
-    "egress.destination_refused",
-    "egress.dns_failed",
-    "egress.encoding_refused",
-    "egress.first_byte_timeout",
-    "egress.header_refused",
-    "egress.idle_timeout",
-    "egress.limit_invalid",
-    "egress.method_refused",
-    "egress.redirect_refused",
-    "egress.request_too_large",
-    "egress.response_headers_too_large",
-    "egress.response_invalid",
-    "egress.response_too_large",
-    "egress.tls_failed",
-    "egress.url_invalid",
+/// Every code of this crate with what it says, in order.
+pub const CODES: &[(&str, &str)] = &[
+    (
+        "egress.address_refused",
+        "the destination's address is private, reserved or otherwise not to be connected to",
+    ),
+    ("egress.busy", "all outbound connections are in use and too many callers wait for one"),
+    ("egress.connect_failed", "no vetted address of the destination accepted a connection"),
+    ("egress.connect_timeout", "connecting to the destination took too long"),
+    ("egress.connection_lost", "the connection broke after it was made"),
+    ("egress.deadline_exceeded", "the deadline of the whole request passed"),
+    ("egress.destination_refused", "no rule of the allowlist covers scheme, host and port"),
+    ("egress.dns_failed", "the destination's name could not be resolved"),
+    ("egress.encoding_refused", "the reply is compressed although none was accepted"),
+    ("egress.first_byte_timeout", "the head of the reply did not come in time"),
+    ("egress.header_refused", "a header of the request is not allowed"),
+    ("egress.idle_timeout", "the reply stopped before its end, or dripped"),
+    ("egress.limit_invalid", "a limit of the request lies outside what the client permits"),
+    ("egress.method_refused", "the request's method is not one that is sent"),
+    ("egress.redirect_refused", "the destination redirected to where requests do not go"),
+    ("egress.request_too_large", "the request's body is over its limit"),
+    ("egress.response_headers_too_large", "the head of the reply has too many headers or bytes"),
+    ("egress.response_invalid", "the reply is not HTTP/1.1 that can be trusted"),
+    ("egress.response_too_large", "the reply's body is over its limit"),
+    ("egress.tls_failed", "the destination could not prove to be the host, or does not speak TLS"),
+    ("egress.url_invalid", "the URL is outside the strict grammar of targets"),
 ];
 
 /// Whether the other side may have acted on the request.
@@ -297,6 +300,6 @@ mod tests {
         ];
         let mut codes: Vec<&str> = faults.iter().map(Fault::code).collect();
         codes.sort_unstable();
-        assert_eq!(codes, CODES);
+        assert_eq!(codes, CODES.iter().map(|(code, _)| *code).collect::<Vec<_>>());
     }
 }

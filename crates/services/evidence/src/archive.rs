@@ -43,9 +43,12 @@ pub enum ArchiveError {
 
 /// Whether a file of a bundle may have this name.
 pub fn name_ok(name: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'.' | b'_' | b'-');
+    let plain =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'.' | b'_' | b'-');
     (1..=NAME_BYTES_MAX).contains(&name.len())
-        && name.split('/').all(|part| !part.is_empty() && part != "." && part != ".." && part.bytes().all(plain))
+        && name
+            .split('/')
+            .all(|part| !part.is_empty() && part != "." && part != ".." && part.bytes().all(plain))
 }
 
 /// Writes `files` as their one archive.
@@ -85,7 +88,11 @@ pub fn read(bytes: &[u8]) -> Result<BTreeMap<&str, &[u8]>, ArchiveError> {
         let Some(found) = bytes[at..].first_chunk::<BLOCK>() else { return Err(malformed) };
         if found.iter().all(|byte| *byte == 0) {
             let rest = &bytes[at..];
-            return if rest.len() == END && rest.iter().all(|byte| *byte == 0) { Ok(files) } else { Err(malformed) };
+            return if rest.len() == END && rest.iter().all(|byte| *byte == 0) {
+                Ok(files)
+            } else {
+                Err(malformed)
+            };
         }
         if found[257..265] != *b"ustar\x0000" {
             return Err(malformed);
@@ -95,7 +102,8 @@ pub fn read(bytes: &[u8]) -> Result<BTreeMap<&str, &[u8]>, ArchiveError> {
         }
         let end = found[..NAME_BYTES_MAX].iter().position(|byte| *byte == 0).unwrap_or(NAME_BYTES_MAX);
         let name = std::str::from_utf8(&bytes[at..at + end]).ok().filter(|name| name_ok(name));
-        let Some(name) = name.filter(|name| files.last_key_value().is_none_or(|(last, _)| last < name)) else {
+        let Some(name) = name.filter(|name| files.last_key_value().is_none_or(|(last, _)| last < name))
+        else {
             return Err(ArchiveError::Name(at));
         };
         let size = size(&found[124..136]).filter(|size| header(name, *size) == *found);

@@ -16,7 +16,8 @@
 
 use crate::archive::{self, ArchiveError};
 use crate::manifest::{
-    self, CHECKPOINT, Claim, DISCLOSURES, FACTS, HISTORY, MANIFEST, NOT_PROVEN, POLICY, PROOF, Predicate, README, SUMMARY,
+    self, CHECKPOINT, Claim, DISCLOSURES, FACTS, HISTORY, MANIFEST, NOT_PROVEN, POLICY, PROOF, Predicate,
+    README, SUMMARY,
 };
 use crate::signing::Signing;
 use crate::summary;
@@ -112,8 +113,11 @@ pub fn assemble(parts: &Parts, signing: &Signing) -> Result<Bundle, BundleError>
         .iter()
         .map(|(note, proof)| HistoryRow { checkpoint: note.clone(), proof: base64_list(proof) })
         .collect();
-    let proof =
-        ProofFile { hashes: base64_list(&parts.hashes), ranges: predicate.ranges.clone(), size: predicate.size };
+    let proof = ProofFile {
+        hashes: base64_list(&parts.hashes),
+        ranges: predicate.ranges.clone(),
+        size: predicate.size,
+    };
     let disclosures: Vec<Disclosed> = parts
         .disclosures
         .iter()

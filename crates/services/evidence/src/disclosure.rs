@@ -110,7 +110,8 @@ mod tests {
         let seed = [7; 32];
         let commitment = hex::encode(&commitment::commit(&seed, &args).unwrap());
         let aside = json!({"seed": hex::encode(&seed), "args": args, "decision": {}}).to_string();
-        let shown = BTreeMap::from([("a.b.c".to_owned(), BTreeSet::from(["number".to_owned(), "deep".to_owned()]))]);
+        let shown =
+            BTreeMap::from([("a.b.c".to_owned(), BTreeSet::from(["number".to_owned(), "deep".to_owned()]))]);
         let some = Disclosure { shown };
         let opened = some.open("a.b.c", &commitment, aside.as_bytes()).unwrap().to_string();
         assert!(opened.contains("INC1") && !opened.contains("Ann"), "{opened}");

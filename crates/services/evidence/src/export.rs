@@ -221,7 +221,9 @@ impl Evidence {
                 "the bundle is over 64 MiB: take it from the installation's evidence folder",
             ));
         }
-        let gone = || Fault::new(Class::Unavailable, "evidence.bundle_lost", "the bundle's file is gone or was changed");
+        let gone = || {
+            Fault::new(Class::Unavailable, "evidence.bundle_lost", "the bundle's file is gone or was changed")
+        };
         let digest = hex::decode32(&doc.digest).ok_or_else(gone)?;
         let path = self.path(&digest);
         let length = tokio::fs::metadata(&path).await.map_err(|_| gone())?.len();
@@ -261,7 +263,8 @@ pub struct Export {
 
 fn scope(args: &Value) -> Result<Scope, Fault> {
     let args: Export = parse(args)?;
-    let stream = |text: String, what: &str| Id::parse(&text).map(Scope::Stream).map_err(|_| Fault::not_found(what));
+    let stream =
+        |text: String, what: &str| Id::parse(&text).map(Scope::Stream).map_err(|_| Fault::not_found(what));
     match (args.run, args.stream, args.all) {
         (Some(run), None, false) if run.starts_with("run_") => stream(run, "run"),
         (Some(_), None, false) => Err(Fault::not_found("run")),
@@ -341,7 +344,12 @@ pub(crate) fn verbs(evidence: &Evidence) -> Vec<Verb> {
 }
 
 /// The id of the last fact that a bundle holds of `stream`.
-async fn last_fact(store: &Store, tenant: &TenantId, stream: &Id, bundle: &Bundle) -> Result<Option<Id>, Fault> {
+async fn last_fact(
+    store: &Store,
+    tenant: &TenantId,
+    stream: &Id,
+    bundle: &Bundle,
+) -> Result<Option<Id>, Fault> {
     let claim = bundle.predicate.streams.iter().find(|claim| claim.stream == stream.as_str());
     let Some(claim) = claim else { return Ok(None) };
     let row = store.stream(tenant, stream, claim.last, 1).await?.pop();
@@ -399,7 +407,11 @@ pub(crate) fn routes(evidence: &Evidence) -> Vec<Route> {
                     let evidence = download.clone();
                     async move {
                         let id = query.id("bundle", "bundle")?;
-                        let doc = query.view.peek::<BundleDoc>(&id).await?.ok_or_else(|| Fault::not_found("bundle"))?;
+                        let doc = query
+                            .view
+                            .peek::<BundleDoc>(&id)
+                            .await?
+                            .ok_or_else(|| Fault::not_found("bundle"))?;
                         let mut reply = shown(&doc);
                         reply["bundle_base64"] = BASE64.encode(evidence.read(&doc).await?).into();
                         Ok(reply)

@@ -80,11 +80,12 @@ pub async fn gather(
         }
         Scope::Stream(stream) => (stream.to_string(), log.story(stream, &mut found).await?),
     };
-    let facts: Vec<LeafRow> =
-        found.leaves.into_iter().map(|(index, leaf)| LeafRow { index, leaf }).collect();
+    let facts: Vec<LeafRow> = found.leaves.into_iter().map(|(index, leaf)| LeafRow { index, leaf }).collect();
     let hashes = match scope {
         Scope::Log => Vec::new(),
-        Scope::Stream(_) => store.proof(tenant, log.size, facts.iter().map(|row| row.index).collect()).await?,
+        Scope::Stream(_) => {
+            store.proof(tenant, log.size, facts.iter().map(|row| row.index).collect()).await?
+        }
     };
     let mut disclosures = Vec::new();
     let mut digests: BTreeSet<Digest> = BTreeSet::new();

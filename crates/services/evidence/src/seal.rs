@@ -71,7 +71,9 @@ impl Coded for SealError {
     }
     fn class(&self) -> Class {
         match self {
-            SealError::Regressed { .. } | SealError::Rewritten { .. } | SealError::Foreign { .. } => Class::Internal,
+            SealError::Regressed { .. } | SealError::Rewritten { .. } | SealError::Foreign { .. } => {
+                Class::Internal
+            }
             SealError::Refused { .. } => Class::Contention,
             SealError::Read(error) => error.class(),
             SealError::Commit(error) => error.class(),
@@ -107,7 +109,11 @@ const TRIES_MAX: u32 = 3;
 ///
 /// # Errors
 /// See [`SealError`]. The first three mean that the worker stops for this tenant and somebody is called.
-pub async fn checkpoint_seal(store: &Store, signing: &Signing, tenant: &TenantId) -> Result<Sealed, SealError> {
+pub async fn checkpoint_seal(
+    store: &Store,
+    signing: &Signing,
+    tenant: &TenantId,
+) -> Result<Sealed, SealError> {
     let mut outcome = step(store, signing, tenant).await;
     for _ in 1..TRIES_MAX {
         if !matches!(outcome, Err(SealError::Refused { .. })) {

@@ -138,14 +138,18 @@ impl Trust {
         if trust.version != 1 {
             return Err(TrustError("of another version"));
         }
-        if [trust.logs.len(), trust.evidence_keys.len(), trust.witnesses.keys.len()].iter().any(|n| *n > ROWS_MAX) {
+        if [trust.logs.len(), trust.evidence_keys.len(), trust.witnesses.keys.len()]
+            .iter()
+            .any(|n| *n > ROWS_MAX)
+        {
             return Err(TrustError("more than 10,000 rows"));
         }
         for log in &trust.logs {
             let key = VerifierKey::parse(&log.key).map_err(|_| TrustError("a log's key is malformed"))?;
             let mut parts = log.origin.rsplitn(2, '/');
             let epoch_ok = parts.next() == Some(log.epoch.to_string().as_str());
-            let home_ok = parts.next().is_some_and(|home| home.split('/').next() == Some(&trust.installation));
+            let home_ok =
+                parts.next().is_some_and(|home| home.split('/').next() == Some(&trust.installation));
             if key.name() != log.origin || !epoch_ok || !home_ok {
                 return Err(TrustError("a log's origin, key and epoch do not fit together"));
             }
@@ -162,7 +166,9 @@ impl Trust {
         if spans.into_iter().any(|(from, until)| until.is_some_and(|until| until <= from)) {
             return Err(TrustError("a key ends before it begins"));
         }
-        trust.canonical().map_err(|_| TrustError("a number or name is outside the canonical JSON profile"))?;
+        trust
+            .canonical()
+            .map_err(|_| TrustError("a number or name is outside the canonical JSON profile"))?;
         Ok(trust)
     }
 
@@ -244,7 +250,9 @@ mod tests {
     #[test]
     fn refuses_what_does_not_fit() {
         let good = serde_json::to_value(trust()).unwrap();
-        let other_key = serde_json::to_value(EvidenceKey::of(&SigningKey::from_bytes(&[8; 32]).verifying_key(), 5)).unwrap();
+        let other_key =
+            serde_json::to_value(EvidenceKey::of(&SigningKey::from_bytes(&[8; 32]).verifying_key(), 5))
+                .unwrap();
         let second = good["evidence_keys"][0].clone();
         let cases: Vec<(&str, Box<dyn Fn(&mut Value)>)> = vec![
             ("version", Box::new(|t| t["version"] = json!(2))),

@@ -26,8 +26,8 @@ pub use report::{CODES, Check, Failure, Reason, Report};
 
 use crate::archive::{self, ArchiveError};
 use crate::manifest::{
-    self, CHECKPOINT, CLAIMS_MAX, DISCLOSURES, Envelope, FACTS, HISTORY, MANIFEST, NOT_PROVEN, PAYLOAD_TYPE, POLICY,
-    PREDICATE_TYPE, PROOF, Predicate, REQUIRED, STATEMENT_TYPE, Statement, WHOLE_LOG,
+    self, CHECKPOINT, CLAIMS_MAX, DISCLOSURES, Envelope, FACTS, HISTORY, MANIFEST, NOT_PROVEN, PAYLOAD_TYPE,
+    POLICY, PREDICATE_TYPE, PROOF, Predicate, REQUIRED, STATEMENT_TYPE, Statement, WHOLE_LOG,
 };
 use crate::trust::{Trust, holds};
 use base64::Engine as _;
@@ -129,7 +129,10 @@ fn run(report: &mut Report, bundle: &[u8], trust: &Trust, held: Option<&str>) ->
         || predicate.size != checkpoint.size
         || checkpoint.origin.rsplit('/').nth(1) != Some(&predicate.tenant)
     {
-        return fail(Reason::ManifestMismatch, "the manifest speaks of another log or size than the checkpoint");
+        return fail(
+            Reason::ManifestMismatch,
+            "the manifest speaks of another log or size than the checkpoint",
+        );
     }
     report.origin = checkpoint.origin.clone();
     report.size = checkpoint.size;
@@ -208,12 +211,14 @@ fn policy_digest(name: &str) -> Option<&str> {
 
 fn manifest_check(files: &Files<'_>, bytes: &[u8], trust: &Trust) -> Result<Predicate, Failure> {
     let malformed = |what: &str| Failure::new(Reason::ManifestMalformed, what);
-    let envelope: Envelope =
-        manifest::strict(bytes).ok_or_else(|| malformed("not the members of an envelope in canonical form"))?;
+    let envelope: Envelope = manifest::strict(bytes)
+        .ok_or_else(|| malformed("not the members of an envelope in canonical form"))?;
     if envelope.kind != PAYLOAD_TYPE {
         return fail(Reason::ManifestType, "the payload is of another type");
     }
-    let [signature] = envelope.signatures.as_slice() else { return Err(malformed("not exactly one signature")) };
+    let [signature] = envelope.signatures.as_slice() else {
+        return Err(malformed("not exactly one signature"));
+    };
     let payload = BASE64.decode(&envelope.payload).map_err(|_| malformed("the payload is not base64"))?;
     let bytes: [u8; 64] = BASE64
         .decode(&signature.sig)
@@ -226,11 +231,12 @@ fn manifest_check(files: &Files<'_>, bytes: &[u8], trust: &Trust) -> Result<Pred
         .find(|row| row.id == signature.keyid)
         .and_then(|row| Some((row, row.verifying()?)))
         .ok_or_else(|| Failure::new(Reason::EvidenceKeyUnknown, signature.keyid.clone()))?;
-    if key.verify_strict(&manifest::encoding(PAYLOAD_TYPE, &payload), &Signature::from_bytes(&bytes)).is_err() {
+    if key.verify_strict(&manifest::encoding(PAYLOAD_TYPE, &payload), &Signature::from_bytes(&bytes)).is_err()
+    {
         return fail(Reason::ManifestSignature, signature.keyid.clone());
     }
-    let statement: Statement =
-        manifest::strict(&payload).ok_or_else(|| malformed("not the members of a statement in canonical form"))?;
+    let statement: Statement = manifest::strict(&payload)
+        .ok_or_else(|| malformed("not the members of a statement in canonical form"))?;
     if statement.kind != STATEMENT_TYPE || statement.predicate_kind != PREDICATE_TYPE {
         return fail(Reason::ManifestType, "the statement is of another type");
     }
@@ -241,7 +247,8 @@ fn manifest_check(files: &Files<'_>, bytes: &[u8], trust: &Trust) -> Result<Pred
     }
     let mut listed: BTreeMap<&str, Digest> = BTreeMap::new();
     for subject in &statement.subject {
-        let digest = hex::decode32(&subject.digest.sha256).ok_or_else(|| malformed("a digest is not hexadecimal"))?;
+        let digest =
+            hex::decode32(&subject.digest.sha256).ok_or_else(|| malformed("a digest is not hexadecimal"))?;
         let ascending = listed.last_key_value().is_none_or(|(last, _)| *last < subject.name.as_str());
         if !ascending || subject.name == MANIFEST {
             return Err(malformed("the files listed are out of order, doubled, or the manifest itself"));
@@ -288,8 +295,8 @@ fn predicate_check(predicate: &Predicate) -> Result<(), Failure> {
 
 /// Opens a checkpoint with a trusted key of its log; with `at_ms`, a key that held then.
 fn note_open(trust: &Trust, bytes: &[u8], at_ms: Option<i64>) -> Result<Checkpoint, Failure> {
-    let note = std::str::from_utf8(bytes)
-        .map_err(|_| Failure::new(Reason::CheckpointMalformed, "not UTF-8"))?;
+    let note =
+        std::str::from_utf8(bytes).map_err(|_| Failure::new(Reason::CheckpointMalformed, "not UTF-8"))?;
     let origin = note.split('\n').next().unwrap_or_default();
     let mut failure = Failure::new(Reason::LogUnknown, origin);
     for row in trust.log(origin) {
@@ -316,7 +323,8 @@ fn note_open(trust: &Trust, bytes: &[u8], at_ms: Option<i64>) -> Result<Checkpoi
 
 fn history_check(bytes: &[u8], trust: &Trust, newest: &Checkpoint) -> Result<Vec<Checkpoint>, Failure> {
     let malformed = |what: &str| Failure::new(Reason::HistoryMalformed, what);
-    let rows: Vec<HistoryRow> = manifest::strict(bytes).ok_or_else(|| malformed("not a list of checkpoints"))?;
+    let rows: Vec<HistoryRow> =
+        manifest::strict(bytes).ok_or_else(|| malformed("not a list of checkpoints"))?;
     if rows.len() > HISTORY_MAX {
         return Err(malformed("more than 256 checkpoints"));
     }
@@ -332,7 +340,9 @@ fn history_check(bytes: &[u8], trust: &Trust, newest: &Checkpoint) -> Result<Vec
     }
     for (n, (old, proof)) in history.iter().enumerate() {
         let new = history.get(n + 1).map_or(newest, |(next, _)| next);
-        if old.size >= new.size || !merkle::consistency_verify(old.size, &old.root, new.size, &new.root, proof) {
+        if old.size >= new.size
+            || !merkle::consistency_verify(old.size, &old.root, new.size, &new.root, proof)
+        {
             return fail(Reason::HistoryInconsistent, format!("size {} against size {}", old.size, new.size));
         }
     }
@@ -353,7 +363,10 @@ fn held_check(
         return fail(Reason::HeldInvalid, "the checkpoint held is of another log");
     }
     if held.size > newest.size {
-        return fail(Reason::HeldNewer, format!("held at size {}, the bundle ends at {}", held.size, newest.size));
+        return fail(
+            Reason::HeldNewer,
+            format!("held at size {}, the bundle ends at {}", held.size, newest.size),
+        );
     }
     let same_size = history.iter().chain([newest]).find(|checkpoint| checkpoint.size == held.size);
     let prefix = usize::try_from(held.size).ok().and_then(|size| facts.leaves.get(..size));
@@ -385,7 +398,9 @@ fn disclosures_check(bytes: &[u8], facts: &Facts<'_>) -> Result<u64, Failure> {
         }
         match commitment::open(digest, &row.fields) {
             Ok(()) => {}
-            Err(commitment::CommitmentError::Mismatch) => return fail(Reason::DisclosureMismatch, row.fact.clone()),
+            Err(commitment::CommitmentError::Mismatch) => {
+                return fail(Reason::DisclosureMismatch, row.fact.clone());
+            }
             Err(_) => return fail(Reason::DisclosureMalformed, row.fact.clone()),
         }
     }

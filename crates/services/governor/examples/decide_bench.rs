@@ -24,7 +24,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (manifest, files) = platform_sources()?;
     let key = SigningKey::from_slice(&[7; 32])?;
     let bytes = bundle_sign(&bundle_build(&manifest, &files)?, "bench", PLATFORM_SCOPE, &key)?;
-    let record = KeyRecord { scope: PLATFORM_SCOPE.into(), algorithm: Algorithm::Es256, key: *key.verifying_key() };
+    let record =
+        KeyRecord { scope: PLATFORM_SCOPE.into(), algorithm: Algorithm::Es256, key: *key.verifying_key() };
     let keys = KeyRing::from([("bench".to_owned(), record)]);
     let published = publish_check(&bytes, &keys, PLATFORM_SCOPE, None, 1_800_000_000_000)
         .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;

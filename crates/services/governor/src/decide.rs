@@ -27,6 +27,9 @@ const MINUTE_MS: i64 = 60_000;
 #[derive(Clone)]
 pub struct Governor(Arc<Inner>);
 
+/// Per tenant, principal and act: the minute, and how many acts it has seen.
+type Throttles = HashMap<(TenantId, Id, &'static str), (i64, u32)>;
+
 struct Inner {
     mint: Mint,
     environment: String,
@@ -34,7 +37,7 @@ struct Inner {
     keys: KeyRing,
     platform: RwLock<Option<Compiled>>,
     tenants: RwLock<HashMap<TenantId, Compiled>>,
-    throttles: Mutex<HashMap<(TenantId, Id, &'static str), (i64, u32)>>,
+    throttles: Mutex<Throttles>,
 }
 
 /// What is asked.
@@ -154,8 +157,7 @@ impl Governor {
             assurance: Some(ctx.assurance.method.clone()),
             trace: ctx.trace.clone(),
         };
-        let refusal =
-            |authority| self.0.mint.refusal(ctx.tenant.clone(), authority, args_commitment);
+        let refusal = |authority| self.0.mint.refusal(ctx.tenant.clone(), authority, args_commitment);
         let answer = match (effect, fault) {
             (Effect::Hitl, None) => Answer::Waiting(refusal(authority)),
             (_, Some(fault)) => Answer::Refused(refusal(authority), fault),
@@ -243,7 +245,12 @@ impl Governor {
     }
 
     /// The effect after approvals and throttles, with the fault if the act may not go ahead at all.
-    fn weigh(&self, question: &Question<'_>, verdict: &Verdict, granted: Option<&Granted>) -> (Effect, Option<Fault>) {
+    fn weigh(
+        &self,
+        question: &Question<'_>,
+        verdict: &Verdict,
+        granted: Option<&Granted>,
+    ) -> (Effect, Option<Fault>) {
         let reason = || verdict.reasons.first().cloned().unwrap_or_else(|| "policy.denied".to_owned());
         let refused = |effect, class, code: &str, message: &str| {
             let fault = Fault::new(class, code, message).with(json!({"reasons": verdict.reasons}));
@@ -251,29 +258,48 @@ impl Governor {
         };
         match verdict.effect {
             Effect::Deny => refused(Effect::Deny, Class::Denied, &reason(), "policy does not allow this act"),
-            Effect::StepUp => {
-                refused(Effect::StepUp, Class::StepUp, &reason(), "this act needs a stronger proof of who you are")
-            }
+            Effect::StepUp => refused(
+                Effect::StepUp,
+                Class::StepUp,
+                &reason(),
+                "this act needs a stronger proof of who you are",
+            ),
             Effect::Hitl => {
                 if granted.is_some_and(|granted| suffices(granted, verdict, question.ctx)) {
                     (Effect::Allow, None)
                 } else if question.verb.secret_args.is_empty() {
                     (Effect::Hitl, None)
                 } else {
-                    refused(Effect::Deny, Class::Denied, "approval.secret", "an act with secret arguments cannot wait")
+                    refused(
+                        Effect::Deny,
+                        Class::Denied,
+                        "approval.secret",
+                        "an act with secret arguments cannot wait",
+                    )
                 }
             }
             Effect::Throttle | Effect::Route | Effect::Allow => {
                 let obligations = &verdict.obligations;
                 if let Some(routes) = &obligations.routes
-                    && !question.target.attributes["route"].as_str().is_some_and(|route| routes.contains(route))
+                    && !question.target.attributes["route"]
+                        .as_str()
+                        .is_some_and(|route| routes.contains(route))
                 {
-                    return refused(Effect::Deny, Class::Denied, "policy.route_unmet", "policy allows this act on other routes only");
+                    return refused(
+                        Effect::Deny,
+                        Class::Denied,
+                        "policy.route_unmet",
+                        "policy allows this act on other routes only",
+                    );
                 }
                 match obligations.per_minute {
                     Some(limit) if !self.count(question, limit) => {
-                        let (effect, fault) =
-                            refused(Effect::Throttle, Class::Throttled, "throttle.exceeded", "too many acts of this kind in a minute");
+                        let (effect, fault) = refused(
+                            Effect::Throttle,
+                            Class::Throttled,
+                            "throttle.exceeded",
+                            "too many acts of this kind in a minute",
+                        );
                         let wait_ms = MINUTE_MS - question.now_ms.rem_euclid(MINUTE_MS);
                         (effect, fault.map(|fault| Fault { retry_after_ms: Some(wait_ms), ..fault }))
                     }

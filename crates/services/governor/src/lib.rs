@@ -18,12 +18,15 @@ use act::Domain;
 
 /// Codes that an operator may meet beside those of [`policy::CODES`].
 pub const CODES: &[(&str, &str)] = &[
-    ("approval.self", "nobody decides on an act that was asked for by or on behalf of themselves"),
     ("approval.twice", "the principal has already decided on this act"),
     ("approval.late", "the approval has expired"),
     ("approval.closed", "the approval has been decided already"),
     ("approval.changed", "the act is not the one that the approver was shown"),
-    ("approval.tier_too_low", "the act needs an approver of a higher tier"),
+    (
+        "approval.secret",
+        "policy wants people to approve the act, and its arguments are secret and may not be kept",
+    ),
+    ("policy.none", "no platform policy is in force, so every act is denied"),
     ("throttle.exceeded", "more acts of this kind in a minute than policy allows"),
     ("policy.route_unmet", "policy allows the act on certain routes only, and it takes none of them"),
 ];

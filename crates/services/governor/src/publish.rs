@@ -48,8 +48,13 @@ impl Document for PolicyDoc {
 }
 
 /// Takes a published bundle into use.
-pub static INSTALL: JobKind =
-    JobKind { name: "governor.policy.install", writes: &[], facts: &["governor.policy.published"], lease_ms: 30_000, starts_max: 20 };
+pub static INSTALL: JobKind = JobKind {
+    name: "governor.policy.install",
+    writes: &[],
+    facts: &["governor.policy.published"],
+    lease_ms: 30_000,
+    starts_max: 20,
+};
 
 /// Arguments of `governor.policy.publish`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -75,7 +80,11 @@ fn bytes(args: &serde_json::Value) -> Result<Vec<u8>, Fault> {
         .decode(args.bundle_base64)
         .map_err(|_| Fault::invalid("policy.bundle_malformed", "bundle_base64 is not base64"))?;
     if bytes.len() > BUNDLE_BYTES_MAX {
-        return Err(Fault::new(act::Class::TooLarge, "policy.bundle_too_large", "the bundle is over 512 KiB"));
+        return Err(Fault::new(
+            act::Class::TooLarge,
+            "policy.bundle_too_large",
+            "the bundle is over 512 KiB",
+        ));
     }
     Ok(bytes)
 }
@@ -96,7 +105,8 @@ pub fn verbs(governor: &Governor) -> Vec<Verb> {
             async move {
                 let bytes = bytes(args)?;
                 let mut target = Target::of(PolicyDoc::KIND, &current());
-                target.attributes = json!({"scope": scope(&ctx.tenant), "digest": hex::encode(&kernel::sha256(&bytes))});
+                target.attributes =
+                    json!({"scope": scope(&ctx.tenant), "digest": hex::encode(&kernel::sha256(&bytes))});
                 Ok(target)
             }
             .boxed()
@@ -110,12 +120,18 @@ pub fn verbs(governor: &Governor) -> Vec<Verb> {
                     seq: stored.seq,
                     digest: hex::decode32(&stored.digest).unwrap_or_default(),
                 });
-                let published = publish_check(&bytes, governor.keys(), scope(&stamp.ctx.tenant), last.as_ref(), stamp.at_ms)
-                    .map_err(|problems| {
-                        let code = problems.first().map_or("policy.lint", |problem| problem.code).to_owned();
-                        let lines: Vec<String> = problems.iter().take(20).map(ToString::to_string).collect();
-                        Fault::invalid(&code, lines.join("; ")).with(json!({"problems": lines}))
-                    })?;
+                let published = publish_check(
+                    &bytes,
+                    governor.keys(),
+                    scope(&stamp.ctx.tenant),
+                    last.as_ref(),
+                    stamp.at_ms,
+                )
+                .map_err(|problems| {
+                    let code = problems.first().map_or("policy.lint", |problem| problem.code).to_owned();
+                    let lines: Vec<String> = problems.iter().take(20).map(ToString::to_string).collect();
+                    Fault::invalid(&code, lines.join("; ")).with(json!({"problems": lines}))
+                })?;
                 let doc = PolicyDoc {
                     id: current(),
                     seq: published.bundle.seq(),
@@ -132,7 +148,12 @@ pub fn verbs(governor: &Governor) -> Vec<Verb> {
                 };
                 plan.draft
                     .push(Operation::Blob { digest: published.bundle.digest, bytes })
-                    .fact(stamp.fact("governor.policy.published", &doc.id, (PolicyDoc::KIND, &doc.id), outcome))
+                    .fact(stamp.fact(
+                        "governor.policy.published",
+                        &doc.id,
+                        (PolicyDoc::KIND, &doc.id),
+                        outcome,
+                    ))
                     .job(stamp.id("job"), &INSTALL, stamp.at_ms, true, &json!({}));
                 Ok(plan)
             }
@@ -152,7 +173,8 @@ pub async fn load(governor: &Governor, store: &Store, tenant: &TenantId) -> Resu
 
 /// Opens, compiles and installs a bundle. Its end is checked at each decision.
 pub fn install(governor: &Governor, tenant: &TenantId, bytes: &[u8]) -> bool {
-    let opened = bundle::bundle_open(bytes, governor.keys(), scope(tenant)).map_err(|error| error.to_string());
+    let opened =
+        bundle::bundle_open(bytes, governor.keys(), scope(tenant)).map_err(|error| error.to_string());
     match opened.and_then(|bundle| Compiled::new(&bundle).map_err(|error| error.to_string())) {
         Ok(compiled) if *tenant == TenantId::platform() => governor.platform_install(compiled),
         Ok(compiled) => governor.tenant_install(tenant, compiled),
@@ -222,7 +244,11 @@ pub fn routes() -> Vec<Route> {
                 "governor.policy.read",
                 Arc::new(|query| {
                     async move {
-                        let doc = query.view.peek::<PolicyDoc>(&current()).await?.ok_or_else(|| Fault::not_found("policy"))?;
+                        let doc = query
+                            .view
+                            .peek::<PolicyDoc>(&current())
+                            .await?
+                            .ok_or_else(|| Fault::not_found("policy"))?;
                         Ok(json!({
                             "digest": doc.digest, "seq": doc.seq, "revision": doc.revision,
                             "not_after_ms": doc.not_after_ms, "published_at_ms": doc.published_at_ms,

@@ -33,7 +33,7 @@ pub const ARGS_BYTES_MAX: usize = 256 * 1024;
 
 /// Codes that an operator may meet.
 pub const CODES: &[(&str, &str)] = &[
-    ("act.unknown", "there is no act of this name"),
+    ("approval.insufficient", "policy now asks for more, or for other people, than approved the act"),
     ("contention", "too many changed the same thing at once; the act was given up after several tries"),
     ("idempotency.mismatch", "the idempotency key was used before with other arguments"),
 ];
@@ -103,7 +103,13 @@ impl From<Kept> for Done {
 
 impl Harness {
     /// A harness that knows no verbs yet; [`Harness::register`] teaches it.
-    pub fn new(store: Store, governor: Governor, clock: Arc<dyn Clock>, ids: Arc<dyn Ids>, cell: &str) -> Harness {
+    pub fn new(
+        store: Store,
+        governor: Governor,
+        clock: Arc<dyn Clock>,
+        ids: Arc<dyn Ids>,
+        cell: &str,
+    ) -> Harness {
         Harness(Arc::new(Inner {
             store,
             governor,
@@ -117,7 +123,8 @@ impl Harness {
 
     /// Takes the verbs of all domains. Counts once; domains need the harness before it can know them.
     pub fn register(&self, domains: &[Domain]) {
-        let verbs = domains.iter().flat_map(|domain| &domain.verbs).map(|verb| (verb.act, verb.clone())).collect();
+        let verbs =
+            domains.iter().flat_map(|domain| &domain.verbs).map(|verb| (verb.act, verb.clone())).collect();
         let _ = self.0.verbs.set(verbs);
     }
 
@@ -213,11 +220,16 @@ impl Harness {
         approval: Option<&store::Stored<governor::approval::Approval>>,
     ) -> Result<Done, Fault> {
         let verb = self.verb(act).ok_or_else(|| Fault::not_found("act"))?;
-        let canonical = json::canonical(args)
-            .map_err(|error| Fault::invalid("request.invalid", format!("the arguments are refused: {error}")))?;
+        let canonical = json::canonical(args).map_err(|error| {
+            Fault::invalid("request.invalid", format!("the arguments are refused: {error}"))
+        })?;
         if canonical.len() > ARGS_BYTES_MAX {
             let size = serde_json::to_vec(args).map_or(0, |bytes| bytes.len());
-            return Err(Fault::new(Class::TooLarge, "request.too_large", format!("the arguments have {size} bytes")));
+            return Err(Fault::new(
+                Class::TooLarge,
+                "request.too_large",
+                format!("the arguments have {size} bytes"),
+            ));
         }
         if ctx.idempotency_key.as_ref().is_some_and(|key| key.is_empty() || key.len() > KEY_BYTES_MAX) {
             return Err(Fault::invalid("request.invalid", "an idempotency key has 1 to 128 bytes"));
@@ -239,12 +251,22 @@ impl Harness {
         Err(Fault::new(Class::Contention, "contention", "too many changed the same thing at once; try again"))
     }
 
-    async fn kept(&self, ctx: &Ctx, act: &str, key: &str, args_digest: &kernel::Digest) -> Result<Option<Done>, Fault> {
-        let Some((digest, body)) = self.0.store.outcome(&ctx.tenant, &ctx.principal.id, act, key).await? else {
+    async fn kept(
+        &self,
+        ctx: &Ctx,
+        act: &str,
+        key: &str,
+        args_digest: &kernel::Digest,
+    ) -> Result<Option<Done>, Fault> {
+        let Some((digest, body)) = self.0.store.outcome(&ctx.tenant, &ctx.principal.id, act, key).await?
+        else {
             return Ok(None);
         };
         if digest != *args_digest {
-            return Err(Fault::conflict("idempotency.mismatch", "this idempotency key was used with other arguments"));
+            return Err(Fault::conflict(
+                "idempotency.mismatch",
+                "this idempotency key was used with other arguments",
+            ));
         }
         let kept: Kept = serde_json::from_slice(&body).map_err(act::internal)?;
         Ok(Some(kept.into()))
@@ -257,14 +279,25 @@ impl Harness {
     }
 
     /// Commits a job's own completion.
-    pub async fn conclude(&self, lease: Lease, mut draft: Draft, reads: Vec<store::Read>) -> Result<Committed, CommitError> {
+    pub async fn conclude(
+        &self,
+        lease: Lease,
+        mut draft: Draft,
+        reads: Vec<store::Read>,
+    ) -> Result<Committed, CommitError> {
         try_once::expect(&mut draft, reads);
         let changeset = Changeset::continuing(lease, draft).map_err(|error| misdrafted(&error))?;
         self.0.store.commit(changeset).await
     }
 
     /// Records traffic that was turned away, as one fact for `count` requests of one source and reason.
-    pub async fn traffic_refused(&self, tenant: &TenantId, source: &str, code: &str, count: u64) -> Result<(), CommitError> {
+    pub async fn traffic_refused(
+        &self,
+        tenant: &TenantId,
+        source: &str,
+        code: &str,
+        count: u64,
+    ) -> Result<(), CommitError> {
         let now_ms = self.now_ms();
         let trace = self.0.ids.id("trc", now_ms).to_string();
         let ctx = self.service("edge", tenant, Vec::new(), &trace);

@@ -49,7 +49,9 @@ async fn settle(harness: &Harness, lease: Lease) -> Result<(), Later> {
     let row = harness.store().record(&lease.tenant, Approval::KIND, &id).await?;
     let approval = store::decode::<Approval>(&row.ok_or("the approval is gone")?)?;
     match approval.status {
-        Status::Pending if harness.now_ms() < approval.expires_at_ms => Err(Later("it is not time yet".into())),
+        Status::Pending if harness.now_ms() < approval.expires_at_ms => {
+            Err(Later("it is not time yet".into()))
+        }
         Status::Pending => close(harness, lease, &approval, Status::Expired, "nobody decided in time").await,
         Status::Granted => granted(harness, lease, &approval).await,
         Status::Used => conclude(harness, lease, &approval, approval.doc.clone(), false).await,
@@ -93,7 +95,13 @@ fn passing(fault: &Fault) -> bool {
 }
 
 /// Closes the approval and leaves telling those who wait to a job of its own.
-async fn close(harness: &Harness, lease: Lease, approval: &Stored<Approval>, status: Status, why: &str) -> Result<(), Later> {
+async fn close(
+    harness: &Harness,
+    lease: Lease,
+    approval: &Stored<Approval>,
+    status: Status,
+    why: &str,
+) -> Result<(), Later> {
     let closed = Closed { at_ms: harness.now_ms(), by: None, reason: why.to_owned() };
     let doc = Approval { status, closed: Some(closed), ..approval.doc.clone() };
     conclude(harness, lease, approval, doc, true).await

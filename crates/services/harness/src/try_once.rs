@@ -49,7 +49,9 @@ pub(crate) fn expect(draft: &mut Draft, reads: Vec<store::Read>) {
     for read in reads {
         let written = draft.operations.iter().any(|operation| match operation {
             Operation::Put(put) => put.kind == read.kind && put.id == read.id && put.rev == read.rev,
-            Operation::Delete { kind, id, rev } => *kind == read.kind && *id == read.id && Some(*rev) == read.rev,
+            Operation::Delete { kind, id, rev } => {
+                *kind == read.kind && *id == read.id && Some(*rev) == read.rev
+            }
             _ => false,
         });
         if !written {
@@ -125,7 +127,10 @@ impl Attempt<'_> {
             }
             Answer::Waiting(refusal) => {
                 if self.approval.is_some() {
-                    let fault = Fault::conflict("approval.insufficient", "policy now asks for more than was approved");
+                    let fault = Fault::conflict(
+                        "approval.insufficient",
+                        "policy now asks for more than was approved",
+                    );
                     return Err(Failure::Final(fault));
                 }
                 let (approval, mut draft) = self.waiting(&target, &verdict, args, aside, now_ms);
@@ -176,8 +181,12 @@ impl Attempt<'_> {
         let stamp = self.harness.stamp_at(self.ctx, now_ms, Vec::new());
         let id = stamp.id("apr");
         let expires_at_ms = now_ms + approval::WAIT_MS;
-        let digest =
-            approval::preview_digest(self.verb.act, (target.kind, &target.id), &self.args_digest, &target.preview);
+        let digest = approval::preview_digest(
+            self.verb.act,
+            (target.kind, &target.id),
+            &self.args_digest,
+            &target.preview,
+        );
         let mut decided = stamp.fact(
             "governor.decided",
             &target.id,

@@ -66,11 +66,16 @@ impl Feed {
 }
 
 /// A tenant's facts from now on, or from after `last_event_id`; `kind` keeps only kinds with that prefix.
-pub fn feed(store: &Store, ctx: &Ctx, params: &BTreeMap<String, String>) -> BoxStream<'static, (String, String, Value)> {
+pub fn feed(
+    store: &Store,
+    ctx: &Ctx,
+    params: &BTreeMap<String, String>,
+) -> BoxStream<'static, (String, String, Value)> {
     let store = store.clone();
     let tenant = ctx.tenant.clone();
     let kinds = params.get("kind").cloned();
-    let after = params.get("last_event_id").or_else(|| params.get("after")).and_then(|text| text.parse::<u64>().ok());
+    let after =
+        params.get("last_event_id").or_else(|| params.get("after")).and_then(|text| text.parse::<u64>().ok());
     stream::once(async move {
         let next = match after {
             Some(after) => after.saturating_add(1),

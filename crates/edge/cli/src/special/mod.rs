@@ -80,7 +80,7 @@ pub fn amend(operation: &Operation, command: Command) -> Command {
         ("approval", "grant") => command.mut_arg("preview_digest", |arg| {
             arg.required(false).help("Digest of the preview you looked at; without it the preview is shown and taken")
         }),
-        ("evidence", "show") => command.arg(
+        ("evidence", "download") => command.arg(
             Arg::new("file").long("file").action(ArgAction::Set).value_parser(value_parser!(PathBuf))
                 .help("Write the bundle here"),
         ),
@@ -117,7 +117,7 @@ pub async fn prepare(
 
 /// Does what has to happen with a result before it is printed.
 pub fn finish(operation: &Operation, matches: &ArgMatches, value: &mut Value) -> Result<(), Failure> {
-    if (operation.noun.as_str(), operation.verb.as_str()) != ("evidence", "show") {
+    if (operation.noun.as_str(), operation.verb.as_str()) != ("evidence", "download") {
         return Ok(());
     }
     let (Some(file), Some(bundle)) = (matches.get_one::<PathBuf>("file"), value["bundle_base64"].as_str()) else { return Ok(()) };

@@ -32,7 +32,11 @@ impl Hosts {
     /// Whether `authority`, a host with or without port, is one of them.
     fn answers_to(&self, authority: &str) -> bool {
         let host = match authority.rsplit_once(':') {
-            Some((host, port)) if !host.is_empty() && !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+            Some((host, port))
+                if !host.is_empty() && !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) =>
+            {
+                host
+            }
             _ => authority,
         };
         self.0.iter().any(|name| name.eq_ignore_ascii_case(host))
@@ -41,7 +45,8 @@ impl Hosts {
 
 /// Checks Host, Origin and path.
 pub fn check(hosts: &Hosts, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<(), Problem> {
-    let host = header_once(headers, &HOST)?.ok_or_else(|| Refusal::Header.because("the header host is missing"))?;
+    let host =
+        header_once(headers, &HOST)?.ok_or_else(|| Refusal::Header.because("the header host is missing"))?;
     if !hosts.answers_to(host) {
         return Err(Refusal::Host.because("this server does not answer to that host"));
     }
@@ -128,7 +133,11 @@ mod tests {
             (":8787", false, false),
             ("", false, false),
         ] {
-            assert_eq!((loopback.answers_to(host), outside.answers_to(host)), (at_loopback, at_outside), "{host}");
+            assert_eq!(
+                (loopback.answers_to(host), outside.answers_to(host)),
+                (at_loopback, at_outside),
+                "{host}"
+            );
         }
     }
 }

@@ -26,7 +26,8 @@ pub struct Presented {
 impl Presented {
     /// Reads the headers, without checking the key.
     pub fn read(headers: &HeaderMap) -> Result<Presented, Problem> {
-        let missing = || Refusal::Credentials.because("the header authorization has to be: Bearer key_<id>.<secret>");
+        let missing =
+            || Refusal::Credentials.because("the header authorization has to be: Bearer key_<id>.<secret>");
         if headers.get_all(AUTHORIZATION).iter().count() > 1 {
             return Err(missing());
         }
@@ -36,7 +37,10 @@ impl Presented {
             return Err(missing());
         }
         let tenant = header_once(headers, &TENANT)?
-            .map(|text| TenantId::parse(text).map_err(|_| Refusal::Header.because("the header writ-tenant is no tenant's id")))
+            .map(|text| {
+                TenantId::parse(text)
+                    .map_err(|_| Refusal::Header.because("the header writ-tenant is no tenant's id"))
+            })
             .transpose()?;
         Ok(Presented { key: key.to_owned(), tenant })
     }
@@ -61,12 +65,16 @@ impl Presented {
 pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     match header_once(headers, &IDEMPOTENCY_KEY)? {
         None => Ok(None),
-        Some(key) if key.bytes().all(|byte| byte.is_ascii_graphic()) && (1..=harness::KEY_BYTES_MAX).contains(&key.len()) => {
+        Some(key)
+            if key.bytes().all(|byte| byte.is_ascii_graphic())
+                && (1..=harness::KEY_BYTES_MAX).contains(&key.len()) =>
+        {
             Ok(Some(key.to_owned()))
         }
         Some(_) => {
             let most = harness::KEY_BYTES_MAX;
-            Err(Refusal::Header.because(format!("the header idempotency-key has 1 to {most} visible ASCII characters")))
+            Err(Refusal::Header
+                .because(format!("the header idempotency-key has 1 to {most} visible ASCII characters")))
         }
     }
 }

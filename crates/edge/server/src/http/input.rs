@@ -40,7 +40,9 @@ pub fn query(text: Option<&str>, declared: &[Param]) -> Result<Params, Problem> 
         };
         let value = unescaped(value).ok_or_else(malformed)?;
         if params.insert(name, value).is_some() {
-            return Err(Refusal::Query.because(format!("the query parameter {} stands more than once", known.name)));
+            return Err(
+                Refusal::Query.because(format!("the query parameter {} stands more than once", known.name))
+            );
         }
     }
     Ok(params)
@@ -65,9 +67,15 @@ fn unescaped(text: &str) -> Option<String> {
 }
 
 /// The body's bytes, within the limits of size and time.
-pub async fn body(headers: &HeaderMap, body: Body, bytes_max: usize, within: Duration) -> Result<Bytes, Problem> {
+pub async fn body(
+    headers: &HeaderMap,
+    body: Body,
+    bytes_max: usize,
+    within: Duration,
+) -> Result<Bytes, Problem> {
     let too_large = || Refusal::BodyTooLarge.because(format!("a body has at most {bytes_max} bytes"));
-    if header_once(headers, &CONTENT_ENCODING)?.is_some_and(|coding| !coding.eq_ignore_ascii_case("identity")) {
+    if header_once(headers, &CONTENT_ENCODING)?.is_some_and(|coding| !coding.eq_ignore_ascii_case("identity"))
+    {
         return Err(Refusal::ContentType.because("a body is sent as it is, without a content encoding"));
     }
     // Said in advance, it need not be sent first.
@@ -127,7 +135,10 @@ mod tests {
     #[test]
     fn only_declared_query_parameters_and_each_once() {
         let read = |text| query(Some(text), DECLARED).map_err(|problem| problem.fault.message);
-        assert_eq!(read("status=a%20b+c&limit=").unwrap(), Params::from([("status".into(), "a b c".into()), ("limit".into(), "".into())]));
+        assert_eq!(
+            read("status=a%20b+c&limit=").unwrap(),
+            Params::from([("status".into(), "a b c".into()), ("limit".into(), "".into())])
+        );
         assert_eq!(read("").unwrap(), Params::new());
         assert_eq!(read("stat%75s=x").unwrap()["status"], "x");
         for (text, expected) in [
@@ -147,11 +158,21 @@ mod tests {
 
     #[test]
     fn arguments_come_from_one_place_each() {
-        let headers = |content_type: &str| HeaderMap::from_iter([(CONTENT_TYPE, content_type.parse().unwrap())]);
+        let headers =
+            |content_type: &str| HeaderMap::from_iter([(CONTENT_TYPE, content_type.parse().unwrap())]);
         let params = || Params::from([("run".to_owned(), "run_a".to_owned())]);
-        let read = |content_type: &str, body: &str| arguments(&headers(content_type), body.as_bytes(), params()).map_err(|problem| problem.status.as_u16());
-        assert_eq!(read("application/json", r#"{"a":1}"#).unwrap(), serde_json::json!({"a": 1, "run": "run_a"}));
-        assert_eq!(read("Application/JSON; charset=UTF-8", "{}").unwrap(), serde_json::json!({"run": "run_a"}));
+        let read = |content_type: &str, body: &str| {
+            arguments(&headers(content_type), body.as_bytes(), params())
+                .map_err(|problem| problem.status.as_u16())
+        };
+        assert_eq!(
+            read("application/json", r#"{"a":1}"#).unwrap(),
+            serde_json::json!({"a": 1, "run": "run_a"})
+        );
+        assert_eq!(
+            read("Application/JSON; charset=UTF-8", "{}").unwrap(),
+            serde_json::json!({"run": "run_a"})
+        );
         assert_eq!(arguments(&HeaderMap::new(), b"", params()).unwrap(), serde_json::json!({"run": "run_a"}));
         for (content_type, body, status) in [
             ("application/json", r#"{"run":"run_b"}"#, 400),

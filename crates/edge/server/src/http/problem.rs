@@ -131,9 +131,11 @@ impl Refusal {
             Refusal::Method => StatusCode::METHOD_NOT_ALLOWED,
             Refusal::ContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Refusal::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
-            Refusal::Route | Refusal::Host | Refusal::BodyTooLarge | Refusal::Credentials | Refusal::Overloaded => {
-                status(self.class())
-            }
+            Refusal::Route
+            | Refusal::Host
+            | Refusal::BodyTooLarge
+            | Refusal::Credentials
+            | Refusal::Overloaded => status(self.class()),
         }
     }
 
@@ -234,18 +236,33 @@ mod tests {
         assert!(!body.to_string().contains("secret.db"), "{body}");
         assert!(body.get("details").is_none());
         let (body, _) = rendered(Fault::conflict("a.b", "no").with(json!({"n": 1})).into()).await;
-        assert_eq!((&body["details"]["n"], &body["type"], &body["class"]), (&json!(1), &json!("/errors/a.b"), &json!("conflict")));
+        assert_eq!(
+            (&body["details"]["n"], &body["type"], &body["class"]),
+            (&json!(1), &json!("/errors/a.b"), &json!("conflict"))
+        );
     }
 
     #[tokio::test]
     async fn waits_and_challenges_stand_in_headers() {
-        let throttled = Fault { retry_after_ms: Some(1001), ..Fault::new(Class::Throttled, "a.b", "slow down") };
+        let throttled =
+            Fault { retry_after_ms: Some(1001), ..Fault::new(Class::Throttled, "a.b", "slow down") };
         assert_eq!(rendered(throttled.into()).await.1.headers()[RETRY_AFTER], "2");
-        assert_eq!(rendered(Fault::new(Class::Contention, "a.b", "again").into()).await.1.headers()[RETRY_AFTER], "1");
+        assert_eq!(
+            rendered(Fault::new(Class::Contention, "a.b", "again").into()).await.1.headers()[RETRY_AFTER],
+            "1"
+        );
         assert!(rendered(Fault::invalid("a.b", "no").into()).await.1.headers().get(RETRY_AFTER).is_none());
         let step_up = rendered(Fault::new(Class::StepUp, "a.b", "who").into()).await.1;
-        assert!(step_up.headers()[WWW_AUTHENTICATE].to_str().unwrap().contains("insufficient_user_authentication"));
+        assert!(
+            step_up.headers()[WWW_AUTHENTICATE]
+                .to_str()
+                .unwrap()
+                .contains("insufficient_user_authentication")
+        );
         let (_, missing) = rendered(Refusal::Credentials.because("none")).await;
-        assert_eq!((missing.status(), missing.headers().contains_key(WWW_AUTHENTICATE)), (StatusCode::UNAUTHORIZED, true));
+        assert_eq!(
+            (missing.status(), missing.headers().contains_key(WWW_AUTHENTICATE)),
+            (StatusCode::UNAUTHORIZED, true)
+        );
     }
 }

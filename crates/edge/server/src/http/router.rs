@@ -49,7 +49,9 @@ pub fn mount(app: &Arc<App>) -> Router {
     });
     mounted
         .fallback(|| async { refuse(Refusal::Route.because("no route has this path")) })
-        .method_not_allowed_fallback(|| async { refuse(Refusal::Method.because("the route does not have this method")) })
+        .method_not_allowed_fallback(|| async {
+            refuse(Refusal::Method.because("the route does not have this method"))
+        })
 }
 
 async fn handle(app: Arc<App>, route: Arc<Route>, request: Request) -> Response {
@@ -62,7 +64,12 @@ async fn handle(app: Arc<App>, route: Arc<Route>, request: Request) -> Response 
     response
 }
 
-async fn carry_out(app: &Arc<App>, route: &Route, request: Request, asker: &mut Asker) -> Result<Response, Problem> {
+async fn carry_out(
+    app: &Arc<App>,
+    route: &Route,
+    request: Request,
+    asker: &mut Asker,
+) -> Result<Response, Problem> {
     let (mut parts, body) = request.into_parts();
     // Put there by `answer`, which every request passes.
     let id = parts.extensions.get::<RequestId>().cloned().unwrap_or_else(|| RequestId("req_unknown".into()));
@@ -150,7 +157,9 @@ async fn receive_one(
 ) -> Result<Response, Problem> {
     let mut headers = Vec::with_capacity(parts.headers.len());
     for (name, value) in &parts.headers {
-        let value = value.to_str().map_err(|_| Refusal::Header.because(format!("the header {name} is not visible ASCII")))?;
+        let value = value
+            .to_str()
+            .map_err(|_| Refusal::Header.because(format!("the header {name} is not visible ASCII")))?;
         headers.push((name.as_str().to_owned(), value.to_owned()));
     }
     let body = bytes(app, &parts.headers, body).await?;

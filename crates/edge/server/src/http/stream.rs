@@ -102,7 +102,10 @@ impl Pump {
                 },
             };
             if self.pieces.send_timeout(piece, PATIENCE).await.is_err() {
-                tracing::info!(request_id = &*self.id.0, "an event stream was closed: its client does not read");
+                tracing::info!(
+                    request_id = &*self.id.0,
+                    "an event stream was closed: its client does not read"
+                );
                 break;
             }
         }

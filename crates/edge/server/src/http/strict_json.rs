@@ -36,7 +36,11 @@ struct Level(usize);
 
 impl Level {
     fn below<E: Error>(&self) -> Result<usize, E> {
-        if self.0 < DEPTH_MAX { Ok(self.0 + 1) } else { Err(E::custom(format_args!("it is nested deeper than {DEPTH_MAX}"))) }
+        if self.0 < DEPTH_MAX {
+            Ok(self.0 + 1)
+        } else {
+            Err(E::custom(format_args!("it is nested deeper than {DEPTH_MAX}")))
+        }
     }
 }
 
@@ -136,13 +140,21 @@ mod tests {
             (b"// x\n{}", "expected"),
         ] {
             let refused = parse(bytes).unwrap_err();
-            assert!(refused.contains(expected), "{refused}: {}", String::from_utf8_lossy(&bytes[..bytes.len().min(60)]));
+            assert!(
+                refused.contains(expected),
+                "{refused}: {}",
+                String::from_utf8_lossy(&bytes[..bytes.len().min(60)])
+            );
         }
     }
 
     #[test]
     fn an_error_never_shows_content() {
-        for bytes in [r#"{"secret-canary":1,"secret-canary":2}"#, r#"{"a":"secret-canary\u0000"}"#, r#"{"a": secret-canary}"#] {
+        for bytes in [
+            r#"{"secret-canary":1,"secret-canary":2}"#,
+            r#"{"a":"secret-canary\u0000"}"#,
+            r#"{"a": secret-canary}"#,
+        ] {
             let refused = parse(bytes.as_bytes()).unwrap_err();
             assert!(!refused.contains("canary"), "{refused}");
         }

@@ -33,10 +33,16 @@ async fn the_ids_of_another_tenant_do_not_exist() {
             let example = prepare(&world).await;
             let (_, body) = split(row.path, &example.args);
             let ask = |id: &str| {
-                let path = names.iter().fold(route.path.to_owned(), |path, name| path.replace(&format!("{{{name}}}"), id));
+                let path = names
+                    .iter()
+                    .fold(route.path.to_owned(), |path, name| path.replace(&format!("{{{name}}}"), id));
                 let ask = world.ask(route.method, &path).key(&stranger);
                 match route.call {
-                    Call::Verb(_) => ask.json(&if matches!(route.call, Call::Verb(name) if name == *act) { body.clone() } else { json!({}) }),
+                    Call::Verb(_) => ask.json(&if matches!(route.call, Call::Verb(name) if name == *act) {
+                        body.clone()
+                    } else {
+                        json!({})
+                    }),
                     _ => ask,
                 }
             };
@@ -62,16 +68,24 @@ async fn another_tenant_cannot_be_named() {
     let world = World::start().await;
     let other = world.second_tenant().await;
     let (_, stranger) = world.principal_in(&other, "foreign admin", &["tenant_admin"]).await;
-    let named = |tenant: &str| world.ask(act::Method::Get, "/v1/principals").key(&stranger).header("Writ-Tenant", tenant);
+    let named = |tenant: &str| {
+        world.ask(act::Method::Get, "/v1/principals").key(&stranger).header("Writ-Tenant", tenant)
+    };
     named(other.as_str()).send().await.ok();
     let existing = named(world.tenant().as_str()).send().await;
     existing.refused(403, "access.tenant_denied");
     assert_eq!(without_id(&existing), without_id(&named("ten_nowhere").send().await));
     named("ten_platform").send().await.refused(403, "access.tenant_denied");
     named("not a tenant").send().await.refused(400, "edge.header_refused");
-    named(other.as_str()).header("Writ-Tenant", other.as_str()).send().await.refused(400, "edge.header_refused");
+    named(other.as_str())
+        .header("Writ-Tenant", other.as_str())
+        .send()
+        .await
+        .refused(400, "edge.header_refused");
     // A platform administrator may name a tenant, not one that does not exist.
-    let admin = |tenant: &str| world.ask(act::Method::Get, "/v1/principals").key(&world.admin).header("Writ-Tenant", tenant);
+    let admin = |tenant: &str| {
+        world.ask(act::Method::Get, "/v1/principals").key(&world.admin).header("Writ-Tenant", tenant)
+    };
     admin(other.as_str()).send().await.ok();
     admin("ten_nowhere").send().await.refused(403, "access.tenant_denied");
     world.running.shutdown().await;
@@ -101,7 +115,10 @@ async fn no_verb_takes_a_member_that_it_does_not_know() {
             let route = route_of(&world, act).unwrap();
             let (path, body) = split(route.path, &example.args);
             let ask = world.ask(route.method, &format!("{path}?{member}=x")).key(&example.key).json(&body);
-            ask.header("Writ-Tenant", example.tenant.as_str()).send().await.refused(400, "edge.query_refused");
+            ask.header("Writ-Tenant", example.tenant.as_str())
+                .send()
+                .await
+                .refused(400, "edge.query_refused");
             if member == "tenant_id" && matches!(*act, "governor.approval.grant" | "governor.approval.deny") {
                 // Preparing these is dear, and one member is as foreign as another.
                 break;
@@ -115,7 +132,8 @@ async fn no_verb_takes_a_member_that_it_does_not_know() {
 #[tokio::test]
 async fn tricks_with_paths_and_methods() {
     let world = World::start().await;
-    let mut paths: Vec<&str> = world.house().domains.iter().flat_map(|domain| &domain.routes).map(|route| route.path).collect();
+    let mut paths: Vec<&str> =
+        world.house().domains.iter().flat_map(|domain| &domain.routes).map(|route| route.path).collect();
     paths.dedup();
     for path in paths.into_iter().filter(|path| path.starts_with("/v1/") && !path.contains('{')) {
         let rest = &path[4..];
@@ -138,21 +156,38 @@ async fn tricks_with_paths_and_methods() {
         let upper = world.ask(act::Method::Get, &path.to_uppercase()).key(&world.admin).send().await;
         upper.refused(404, "edge.route_unknown");
     }
-    for (method, status) in [("TRACE", 405), ("PATCH", 405), ("OPTIONS", 405), ("DELETE", 405), ("HEAD", 200), ("get", 405)] {
-        let answer = crate::support::Ask::new(world.running.addr, method, "/v1/principals").key(&world.admin).send().await;
+    for (method, status) in
+        [("TRACE", 405), ("PATCH", 405), ("OPTIONS", 405), ("DELETE", 405), ("HEAD", 200), ("get", 405)]
+    {
+        let answer = crate::support::Ask::new(world.running.addr, method, "/v1/principals")
+            .key(&world.admin)
+            .send()
+            .await;
         assert_eq!(answer.status, status, "{method}");
         if status == 405 {
             assert_eq!(answer.code(), "edge.method_refused");
             let allow = answer.header("allow").unwrap().to_owned();
-            assert!(["GET", "HEAD", "POST"].iter().all(|name| allow.split(',').any(|other| other == *name)), "{allow}");
+            assert!(
+                ["GET", "HEAD", "POST"].iter().all(|name| allow.split(',').any(|other| other == *name)),
+                "{allow}"
+            );
         }
     }
-    let post = crate::support::Ask::new(world.running.addr, "HEAD", "/v1/approvals/apr_x/grant").key(&world.admin).send().await;
+    let post = crate::support::Ask::new(world.running.addr, "HEAD", "/v1/approvals/apr_x/grant")
+        .key(&world.admin)
+        .send()
+        .await;
     assert_eq!(post.status, 405);
     // An override is a header like any other: not looked at.
-    let answer = world.ask(act::Method::Get, "/v1/principals").key(&world.admin).header("X-HTTP-Method-Override", "POST").send().await;
+    let answer = world
+        .ask(act::Method::Get, "/v1/principals")
+        .key(&world.admin)
+        .header("X-HTTP-Method-Override", "POST")
+        .send()
+        .await;
     assert!(answer.ok()["items"].is_array());
-    let absolute = crate::support::Ask::new(world.running.addr, "GET", "http://127.0.0.1/v1/principals").key(&world.admin);
+    let absolute = crate::support::Ask::new(world.running.addr, "GET", "http://127.0.0.1/v1/principals")
+        .key(&world.admin);
     absolute.send().await.refused(400, "edge.path_refused");
     world.running.shutdown().await;
 }
@@ -164,8 +199,16 @@ async fn errors_say_nothing_about_the_inside() {
     let mut answers = vec![
         world.ask(act::Method::Get, "/v1/nothing").send().await,
         world.ask(act::Method::Get, "/v1/keys?a=%27%3B%20DROP").key(&world.admin).send().await,
-        world.ask(act::Method::Get, "/v1/keys").key("key_a'--.0123456789012345678901234567890123").send().await,
-        world.admin(act::Method::Post, "/v1/keys").body("application/json", b"{\"principal\":\"\xff\xfe\"}").send().await,
+        world
+            .ask(act::Method::Get, "/v1/keys")
+            .key("key_a'--.0123456789012345678901234567890123")
+            .send()
+            .await,
+        world
+            .admin(act::Method::Post, "/v1/keys")
+            .body("application/json", b"{\"principal\":\"\xff\xfe\"}")
+            .send()
+            .await,
         world.admin(act::Method::Get, "/v1/approvals?limit=99999999999999999999999").send().await,
         world.admin(act::Method::Get, "/v1/approvals?status=%f0%9f%92%a9").send().await,
     ];
@@ -176,12 +219,21 @@ async fn errors_say_nothing_about_the_inside() {
         }
         let example = prepare(&world).await;
         // Each member in turn of a type that it is not.
-        for name in example.args.as_object().unwrap().keys().filter(|name| !path_params(route.path).contains(&name.as_str())) {
+        for name in example
+            .args
+            .as_object()
+            .unwrap()
+            .keys()
+            .filter(|name| !path_params(route.path).contains(&name.as_str()))
+        {
             for wrong in [json!({"a": 1}), json!(["a"]), json!(-1), json!(1e300), Value::Null] {
                 let mut args = example.args.clone();
                 args[name] = wrong;
                 let (path, body) = split(route.path, &args);
-                let ask = world.ask(route.method, &path).key(&example.key).header("Writ-Tenant", example.tenant.as_str());
+                let ask = world
+                    .ask(route.method, &path)
+                    .key(&example.key)
+                    .header("Writ-Tenant", example.tenant.as_str());
                 answers.push(ask.json(&body).send().await);
             }
         }
@@ -193,7 +245,9 @@ async fn errors_say_nothing_about_the_inside() {
         assert!((400..500).contains(&answer.status), "{} {}", answer.status, answer.text());
         answer.code();
         let text = answer.text().to_lowercase();
-        for inside in ["sqlite", "select ", "panicked", ".rs:", "/src/", "stack", "rusqlite", "/dev/shm", "/tmp"] {
+        for inside in
+            ["sqlite", "select ", "panicked", ".rs:", "/src/", "stack", "rusqlite", "/dev/shm", "/tmp"]
+        {
             assert!(!text.contains(inside), "{inside}: {text}");
         }
         assert_eq!(answer.header("server"), None);

@@ -2,6 +2,7 @@
 //!
 //! A new verb needs a row here; without one those tests fail and name it.
 
+use crate::desk::Desk;
 use crate::support::{Ask, World};
 use act::{Call, Method, Route};
 use base64::Engine as _;
@@ -25,11 +26,61 @@ pub struct Example {
 
 /// Prepares an example.
 pub type Prepare = for<'a> fn(&'a World) -> BoxFuture<'a, Example>;
+/// Lets something happen of which the act is a part.
+pub type Story = for<'a> fn(&'a World) -> BoxFuture<'a, ()>;
 
-/// Every act with its example.
+/// Acts that nobody asks for by themselves: they happen in the middle of something.
+pub const STORIES: &[(&str, Story)] = &[
+    ("models.model.call", |world| triage(world).boxed()),
+    ("billing.usage.record", |world| triage(world).boxed()),
+    ("flows.tool.call", |world| async { drop(Desk::open(world).await.waiting_write().await) }.boxed()),
+    ("flows.tool.close", |world| {
+        async {
+            let desk = Desk::open(world).await;
+            let run = desk.waiting_write().await;
+            desk.decide(&run, false, 1).await;
+            desk.until(&run, |run| run["outcome"] == "denied").await;
+        }
+        .boxed()
+    }),
+    ("flows.tool.reconcile", |world| {
+        async {
+            let desk = Desk::open(world).await;
+            let run = desk.waiting_write().await;
+            desk.write_breaks();
+            desk.decide(&run, true, 1).await;
+            desk.until(&run, |run| run["outcome"] == "done").await;
+            assert_eq!(desk.sandbox.effects_duplicated(), 0);
+        }
+        .boxed()
+    }),
+    ("flows.approval.pass", |world| {
+        async {
+            let desk = Desk::open(world).await;
+            let (incident, _) = desk.incident("a printer jams").await;
+            let run = desk.start("incident-note", json!({"number": incident.number, "note": "agreed"})).await;
+            desk.decide(&run, true, 2).await;
+            desk.until(&run, |run| run["step"] == "write").await;
+        }
+        .boxed()
+    }),
+];
+
+async fn triage(world: &World) {
+    let desk = Desk::open(world).await;
+    let (_, answer) = desk.incident("my password expired and the VPN refuses my account").await;
+    let run = answer.ok()["run"].as_str().unwrap().to_owned();
+    desk.until(&run, |run| run["step"] != "fetch" && run["step"] != "groups" && run["step"] != "classify")
+        .await;
+}
+
+/// Every other act with its example.
 pub const EXAMPLES: &[(&str, Prepare)] = &[
     ("access.principal.create", |world| {
-        async { by_admin(world, json!({"name": world.unused("example"), "kind": "person", "roles": ["operator"]})) }.boxed()
+        async {
+            by_admin(world, json!({"name": world.unused("example"), "kind": "person", "roles": ["operator"]}))
+        }
+        .boxed()
     }),
     ("access.principal.roles_set", |world| {
         async {
@@ -54,7 +105,10 @@ pub const EXAMPLES: &[(&str, Prepare)] = &[
         .boxed()
     }),
     ("access.tenant.create", |world| {
-        async { by_platform(world, json!({"name": world.unused("example").replace(' ', "-"), "admin": "owner"})) }.boxed()
+        async {
+            by_platform(world, json!({"name": world.unused("example").replace(' ', "-"), "admin": "owner"}))
+        }
+        .boxed()
     }),
     ("governor.approval.grant", |world| async { decided(world, "grants").await }.boxed()),
     ("governor.approval.deny", |world| {
@@ -69,7 +123,10 @@ pub const EXAMPLES: &[(&str, Prepare)] = &[
         async { by_platform(world, json!({"bundle_base64": policy(world, "")})) }.boxed()
     }),
     ("custody.secret.put", |world| {
-        async { by_admin(world, json!({"name": "example", "purpose": "a test", "value": "canary-value-4711"})) }.boxed()
+        async {
+            by_admin(world, json!({"name": "example", "purpose": "a test", "value": "canary-value-4711"}))
+        }
+        .boxed()
     }),
     ("custody.secret.revoke", |world| {
         async {
@@ -81,25 +138,76 @@ pub const EXAMPLES: &[(&str, Prepare)] = &[
     }),
     ("billing.price.publish", |world| {
         async {
-            by_admin(world, json!({"version": world.unused("example"), "currency": "EUR", "models": [], "connector_call_micros": 0}))
+            let row = json!({
+                "model": "baseline/*", "input_micros_per_million": 1, "cached_input_micros_per_million": 1,
+                "cache_write_micros_per_million": 1, "output_micros_per_million": 1, "call_micros": 1,
+            });
+            let book = json!({"version": world.unused("example"), "currency": "EUR", "models": [row], "connector_call_micros": 0});
+            by_admin(world, book)
         }
         .boxed()
     }),
-    ("billing.usage.record", |world| {
+    ("evidence.bundle.export", |world| async { by_admin(world, json!({"all": true})) }.boxed()),
+    ("flows.connector.install", |world| {
         async {
-            let args = json!({
-                "call": format!("cal_{}", world.unused("x").replace(' ', "-")), "run": "run_example", "workflow": "example",
-                "model": "baseline/knn", "measured": true,
-                "tokens": {"input": 1, "cached_input": 0, "cache_write": 0, "output": 1},
-            });
-            by_admin(world, args)
+            let name = world.unused("example").replace(' ', "-");
+            let manifest = include_str!("../../../../../contracts/connectors/http.yaml");
+            by_admin(world, json!({"name": name, "manifest": manifest, "base_url": "https://api.example"}))
+        }
+        .boxed()
+    }),
+    ("flows.connector.remove", |world| {
+        async {
+            let name = world.unused("removed").replace(' ', "-");
+            let manifest = include_str!("../../../../../contracts/connectors/http.yaml");
+            let install = json!({"name": name, "manifest": manifest, "base_url": "https://api.example"});
+            carry_out(world, "flows.connector.install", &by_admin(world, install)).send().await.ok();
+            by_admin(world, json!({"connector": name}))
+        }
+        .boxed()
+    }),
+    ("flows.workflow.publish", |world| async { by_admin(world, json!({"yaml": workflow(world).1})) }.boxed()),
+    ("flows.workflow.retire", |world| {
+        async {
+            let (name, yaml) = workflow(world);
+            carry_out(world, "flows.workflow.publish", &by_admin(world, json!({"yaml": yaml})))
+                .send()
+                .await
+                .ok();
+            by_admin(world, json!({"workflow": name}))
+        }
+        .boxed()
+    }),
+    ("flows.run.start", |world| {
+        async {
+            Desk::open(world).await;
+            by_admin(world, json!({"workflow": "fails", "event": {"a": 1}}))
+        }
+        .boxed()
+    }),
+    ("flows.run.cancel", |world| {
+        async { by_admin(world, json!({"run": Desk::open(world).await.waiting_write().await})) }.boxed()
+    }),
+    ("flows.run.replay", |world| {
+        async {
+            let desk = Desk::open(world).await;
+            let run = desk.start("fails", json!({})).await;
+            desk.until(&run, |run| run["status"] == "dead").await;
+            by_admin(world, json!({"run": run}))
         }
         .boxed()
     }),
 ];
 
+/// A workflow that nobody has published.
+fn workflow(world: &World) -> (String, String) {
+    let name = world.unused("example").replace(' ', "-");
+    let yaml = include_str!("../../../../../contracts/workflows/three-steps.yaml");
+    (name.clone(), yaml.replace("name: three-steps", &format!("name: {name}")))
+}
+
 /// An example by the administrator in the first tenant.
-fn by_admin(world: &World, args: Value) -> Example {
+pub fn by_admin(world: &World, args: Value) -> Example {
     Example { key: world.admin.clone(), tenant: world.tenant(), args }
 }
 
@@ -115,7 +223,8 @@ async fn decided(world: &World, name: &str) -> Example {
     let waiting = world.admin(Method::Post, "/v1/principals").json(&waiting).send().await;
     assert_eq!(waiting.status, 202, "{}", waiting.text());
     let (_, key) = world.principal(&world.unused("approver"), &["approver"]).await;
-    let args = json!({"approval": waiting.json()["approval"], "preview_digest": waiting.json()["preview_digest"]});
+    let args =
+        json!({"approval": waiting.json()["approval"], "preview_digest": waiting.json()["preview_digest"]});
     Example { key, tenant: world.tenant(), args }
 }
 
@@ -166,7 +275,11 @@ pub fn route_of<'a>(world: &'a World, act: &str) -> Option<&'a Route> {
 pub fn carry_out(world: &World, act: &str, example: &Example) -> Ask {
     let route = route_of(world, act).unwrap_or_else(|| panic!("{act} has no route"));
     let (path, body) = split(route.path, &example.args);
-    world.ask(route.method, &path).key(&example.key).header("Writ-Tenant", example.tenant.as_str()).json(&body)
+    world
+        .ask(route.method, &path)
+        .key(&example.key)
+        .header("Writ-Tenant", example.tenant.as_str())
+        .json(&body)
 }
 
 /// A path with its parameters filled from the arguments, and what is left of those.
@@ -174,7 +287,8 @@ pub fn split(template: &str, args: &Value) -> (String, Value) {
     let mut body = args.clone();
     let mut path = template.to_owned();
     for name in server::openapi::path_params(template) {
-        let value = body.as_object_mut().unwrap().remove(name).unwrap_or_else(|| panic!("{template} needs {name}"));
+        let value =
+            body.as_object_mut().unwrap().remove(name).unwrap_or_else(|| panic!("{template} needs {name}"));
         path = path.replace(&format!("{{{name}}}"), value.as_str().unwrap());
     }
     (path, body)

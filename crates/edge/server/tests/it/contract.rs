@@ -42,7 +42,10 @@ fn check(document: &Value) {
         for (method, operation) in methods.as_object().unwrap() {
             let id = operation["operationId"].as_str().unwrap();
             assert!(operations.insert(id.to_owned()), "{id} stands twice");
-            assert!(operation["responses"]["default"].is_object() && operation["summary"].is_string(), "{method} {path}");
+            assert!(
+                operation["responses"]["default"].is_object() && operation["summary"].is_string(),
+                "{method} {path}"
+            );
             let declared: Vec<&str> = operation["parameters"]
                 .as_array()
                 .unwrap()
@@ -56,7 +59,10 @@ fn check(document: &Value) {
                 assert!(body["properties"].get(name).is_none(), "{name} of {path} is asked for twice");
             }
             if body.is_object() {
-                assert_eq!(body["additionalProperties"], false, "{method} {path} says that it takes anything");
+                assert_eq!(
+                    body["additionalProperties"], false,
+                    "{method} {path} says that it takes anything"
+                );
             }
         }
     }

@@ -18,8 +18,18 @@ async fn bodies_that_are_not_one_json_object() {
     let deep = format!("{{\"name\":{}1{}}}", "[".repeat(5000), "]".repeat(5000));
     let json = "application/json";
     for (content_type, body, status, code) in [
-        (json, r#"{"name":"a","kind":"person","roles":[],"roles":["tenant_admin"]}"#, 400, "edge.body_refused"),
-        (json, r#"{"name":"a","kind":"person","roles":[],"\u0072oles":["tenant_admin"]}"#, 400, "edge.body_refused"),
+        (
+            json,
+            r#"{"name":"a","kind":"person","roles":[],"roles":["tenant_admin"]}"#,
+            400,
+            "edge.body_refused",
+        ),
+        (
+            json,
+            r#"{"name":"a","kind":"person","roles":[],"\u0072oles":["tenant_admin"]}"#,
+            400,
+            "edge.body_refused",
+        ),
         (json, deep.as_str(), 400, "edge.body_refused"),
         (json, r#"{"name":"a\u0000","kind":"person","roles":[]}"#, 400, "edge.body_refused"),
         (json, r#"{"name":1e400,"kind":"person","roles":[]}"#, 400, "edge.body_refused"),
@@ -37,7 +47,12 @@ async fn bodies_that_are_not_one_json_object() {
         ("application/json; charset=utf-16", "{}", 415, "edge.content_type_refused"),
     ] {
         let answer = create(&world).body(content_type, body.as_bytes()).send().await;
-        assert_eq!((answer.status, answer.code().as_str()), (status, code), "{content_type} {}", &body[..body.len().min(60)]);
+        assert_eq!(
+            (answer.status, answer.code().as_str()),
+            (status, code),
+            "{content_type} {}",
+            &body[..body.len().min(60)]
+        );
     }
     let squeezed = create(&world).json(&json!({})).header("Content-Encoding", "gzip").send().await;
     squeezed.refused(415, "edge.content_type_refused");
@@ -57,10 +72,12 @@ async fn bodies_that_are_too_large_or_too_slow() {
     let large = json!({"name": "x".repeat(2000)});
     create(&world).json(&large).send().await.refused(413, "edge.body_too_large");
     // Announced and never sent: refused without waiting for it.
-    let announced = create(&world).header("Content-Type", "application/json").header("Content-Length", "99999999999");
+    let announced =
+        create(&world).header("Content-Type", "application/json").header("Content-Length", "99999999999");
     announced.send().await.refused(413, "edge.body_too_large");
     // Not announced: cut where the limit is.
-    let head = create(&world).header("Content-Type", "application/json").header("Transfer-Encoding", "chunked");
+    let head =
+        create(&world).header("Content-Type", "application/json").header("Transfer-Encoding", "chunked");
     let mut stream = head.open().await;
     let mut answer = Vec::new();
     for _ in 0..8 {
@@ -71,7 +88,11 @@ async fn bodies_that_are_too_large_or_too_slow() {
     // Announced, begun, and never finished.
     let slow = create(&world).body("application/json", b"{\"name\":").header("Connection", "close");
     let mut stream = TcpStream::connect(world.running.addr).await.unwrap();
-    let mut bytes = format!("POST /v1/principals HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\n", world.admin).into_bytes();
+    let mut bytes = format!(
+        "POST /v1/principals HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\n",
+        world.admin
+    )
+    .into_bytes();
     bytes.extend_from_slice(b"Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{\"name\":");
     stream.write_all(&bytes).await.unwrap();
     let mut answer = vec![0; 12];
@@ -104,18 +125,41 @@ async fn heads_that_two_programs_could_read_differently() {
     }
     for (what, request, status) in [
         ("no host", "GET /healthz HTTP/1.1\r\nConnection: close\r\n\r\n".to_owned(), 400),
-        ("two hosts", "GET /healthz HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\nConnection: close\r\n\r\n".to_owned(), 400),
+        (
+            "two hosts",
+            "GET /healthz HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+                .to_owned(),
+            400,
+        ),
         ("nonsense", "\x16\x03\x01\x02\x00\x01\x00\x01\r\n\r\n".to_owned(), 400),
-        ("many headers", format!("GET /healthz HTTP/1.1\r\nHost: localhost\r\n{}\r\n", "X-A: b\r\n".repeat(500)), 431),
-        ("a long header", format!("GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-A: {}\r\n\r\n", "b".repeat(100_000)), 431),
-        ("a long query", format!("GET /healthz?{} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", "b".repeat(9_000)), 400),
+        (
+            "many headers",
+            format!("GET /healthz HTTP/1.1\r\nHost: localhost\r\n{}\r\n", "X-A: b\r\n".repeat(500)),
+            431,
+        ),
+        (
+            "a long header",
+            format!("GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-A: {}\r\n\r\n", "b".repeat(100_000)),
+            431,
+        ),
+        (
+            "a long query",
+            format!(
+                "GET /healthz?{} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+                "b".repeat(9_000)
+            ),
+            400,
+        ),
     ] {
         let answer = exchange(world.running.addr, request.as_bytes()).await;
         assert_eq!(answer.status, status, "{what}: {}", answer.text());
     }
     // A refused request's unread body is not the next request.
     let inner = "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-    let outer = format!("POST /v1/keys HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{inner}", inner.len());
+    let outer = format!(
+        "POST /v1/keys HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{inner}",
+        inner.len()
+    );
     let mut stream = TcpStream::connect(world.running.addr).await.unwrap();
     stream.write_all(outer.as_bytes()).await.unwrap();
     stream.shutdown().await.unwrap();
@@ -130,20 +174,42 @@ async fn hosts_and_origins_that_are_not_ours() {
     let world = World::start().await;
     let port = world.running.addr.port();
     let ask = || world.ask(Method::Get, "/v1/principals").key(&world.admin);
-    for host in ["evil.example", "evil.example:80", "localhost.evil.example", "127.0.0.1.evil.example", "10.0.0.1", "0.0.0.0", ""] {
+    for host in [
+        "evil.example",
+        "evil.example:80",
+        "localhost.evil.example",
+        "127.0.0.1.evil.example",
+        "10.0.0.1",
+        "0.0.0.0",
+        "",
+    ] {
         ask().header("Host", host).send().await.refused(403, "edge.host_refused");
     }
-    for origin in ["null", "http://evil.example", "https://localhost.evil.example", "file://localhost", "http://localhost@evil.example"] {
+    for origin in [
+        "null",
+        "http://evil.example",
+        "https://localhost.evil.example",
+        "file://localhost",
+        "http://localhost@evil.example",
+    ] {
         let answer = ask().header("Origin", origin).send().await;
         answer.refused(403, "edge.host_refused");
     }
-    for ok in [ask().header("Host", "localhost"), ask().header("Origin", &format!("http://127.0.0.1:{port}"))] {
+    for ok in [ask().header("Host", "localhost"), ask().header("Origin", &format!("http://127.0.0.1:{port}"))]
+    {
         let answer = ok.send().await;
         answer.ok();
-        assert!(answer.headers.iter().all(|(name, _)| !name.starts_with("access-control")), "{:?}", answer.headers);
+        assert!(
+            answer.headers.iter().all(|(name, _)| !name.starts_with("access-control")),
+            "{:?}",
+            answer.headers
+        );
     }
     // What a proxy could say about the caller changes nothing.
-    let forged = ask().header("X-Forwarded-For", "10.0.0.1").header("X-Forwarded-Host", "evil.example").header("X-User", "root");
+    let forged = ask()
+        .header("X-Forwarded-For", "10.0.0.1")
+        .header("X-Forwarded-Host", "evil.example")
+        .header("X-User", "root");
     assert_eq!(forged.send().await.json(), ask().send().await.json());
     world.running.shutdown().await;
 }
@@ -153,11 +219,21 @@ async fn keys_are_read_from_one_place() {
     let world = World::start().await;
     let ask = |target: &str| world.ask(Method::Get, target);
     ask(&format!("/v1/keys?key={}", world.admin)).send().await.refused(401, "edge.credentials_missing");
-    ask(&format!("/v1/keys?access_token={}", world.admin)).key(&world.admin).send().await.refused(400, "edge.query_refused");
+    ask(&format!("/v1/keys?access_token={}", world.admin))
+        .key(&world.admin)
+        .send()
+        .await
+        .refused(400, "edge.query_refused");
     ask("/v1/keys").key(&world.admin).key(&world.admin).send().await.refused(401, "edge.credentials_missing");
     ask("/v1/keys").header("Authorization", &format!("bearer {}", world.admin)).send().await.ok();
     let (id, secret) = world.admin.split_once('.').unwrap();
-    for wrong in [id.to_owned(), format!("{id}."), format!("{id}.{}", &secret[1..]), format!("{id}.{secret}x"), "x".repeat(5000)] {
+    for wrong in [
+        id.to_owned(),
+        format!("{id}."),
+        format!("{id}.{}", &secret[1..]),
+        format!("{id}.{secret}x"),
+        "x".repeat(5000),
+    ] {
         ask("/v1/keys").key(&wrong).send().await.refused(401, "access.key_invalid");
     }
     let answer = ask("/v1/keys").send().await;
@@ -198,7 +274,8 @@ async fn an_idempotency_key_makes_an_act_once_only() {
         async move { ask.send().await }
     });
     let answers: Vec<Answer> = futures::future::join_all(many).await;
-    let bodies: BTreeSet<String> = answers.iter().filter(|answer| answer.status == 200).map(Answer::text).collect();
+    let bodies: BTreeSet<String> =
+        answers.iter().filter(|answer| answer.status == 200).map(Answer::text).collect();
     assert_eq!(bodies.len(), 1, "{bodies:?}");
     for answer in answers.iter().filter(|answer| answer.status != 200) {
         assert_eq!(answer.json()["retryable"], true, "{}", answer.text());
@@ -214,14 +291,18 @@ async fn many_who_change_one_thing_get_in_one_after_the_other_or_are_told_to_com
     let (id, _) = world.principal("contended", &["operator"]).await;
     let many = (0..32).map(|n| {
         let roles = if n % 2 == 0 { json!(["auditor"]) } else { json!(["operator", "builder"]) };
-        let ask = world.admin(Method::Put, &format!("/v1/principals/{id}/roles")).json(&json!({"roles": roles}));
+        let ask =
+            world.admin(Method::Put, &format!("/v1/principals/{id}/roles")).json(&json!({"roles": roles}));
         async move { ask.send().await }
     });
     let answers: Vec<Answer> = futures::future::join_all(many).await;
     assert!(answers.iter().any(|answer| answer.status == 200));
     for answer in answers.iter().filter(|answer| answer.status != 200) {
         answer.refused(409, "contention");
-        assert_eq!((answer.json()["retryable"].clone(), answer.header("retry-after")), (json!(true), Some("1")));
+        assert_eq!(
+            (answer.json()["retryable"].clone(), answer.header("retry-after")),
+            (json!(true), Some("1"))
+        );
     }
     world.running.shutdown().await;
 }
@@ -243,8 +324,10 @@ async fn a_client_that_dawdles_is_let_go() {
 #[tokio::test]
 async fn connections_beyond_the_bound_wait_for_a_place() {
     let world = World::start_with(|config| config.limits.connections = 2).await;
-    let held: Vec<TcpStream> =
-        futures::future::join_all((0..2).map(|_| async { TcpStream::connect(world.running.addr).await.unwrap() })).await;
+    let held: Vec<TcpStream> = futures::future::join_all(
+        (0..2).map(|_| async { TcpStream::connect(world.running.addr).await.unwrap() }),
+    )
+    .await;
     let waiting = world.ask(Method::Get, "/healthz");
     let mut waiting = std::pin::pin!(waiting.send());
     // It may be answered before both others were accepted; it is answered for certain once they are gone.
@@ -261,14 +344,24 @@ async fn connections_beyond_the_bound_wait_for_a_place() {
 #[tokio::test]
 async fn one_connection_carries_many_requests_and_every_answer_its_id() {
     let world = World::start().await;
-    let ask = world.admin(Method::Get, "/v1/principals").header("Connection", "keep-alive").header("X-Request-Id", "my-id.1");
+    let ask = world
+        .admin(Method::Get, "/v1/principals")
+        .header("Connection", "keep-alive")
+        .header("X-Request-Id", "my-id.1");
     let mut stream = ask.open().await;
     let first = head(&mut stream).await;
     assert!(first.contains("x-request-id: my-id.1"), "{first}");
-    stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: <script>\r\n\r\n").await.unwrap();
+    stream
+        .write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: <script>\r\n\r\n")
+        .await
+        .unwrap();
     let second = head(&mut stream).await;
     assert!(second.starts_with("HTTP/1.1 200") && second.contains("x-request-id: req_"), "{second}");
-    for header in ["x-content-type-options: nosniff", "cache-control: no-store", "content-security-policy: default-src 'none'"] {
+    for header in [
+        "x-content-type-options: nosniff",
+        "cache-control: no-store",
+        "content-security-policy: default-src 'none'",
+    ] {
         assert!(second.contains(header), "{second}");
     }
     drop(stream);
@@ -288,7 +381,8 @@ async fn head(stream: &mut TcpStream) -> String {
         read.push(stream.read_u8().await.unwrap());
     }
     let head = String::from_utf8(read).unwrap();
-    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap().parse().unwrap();
+    let length =
+        head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap().parse().unwrap();
     let mut body = vec![0; length];
     stream.read_exact(&mut body).await.unwrap();
     head
@@ -307,7 +401,9 @@ async fn refused_traffic_is_one_fact_however_much_it_is() {
     }
     assert_eq!(world.size(&platform).await, before, "nothing is written per request");
     server::rounds::refused(world.house().clone()).await;
-    let outcome = |leaves: Vec<serde_json::Value>| leaves.into_iter().map(|leaf| leaf["outcome"].clone()).collect::<Vec<_>>();
+    let outcome = |leaves: Vec<serde_json::Value>| {
+        leaves.into_iter().map(|leaf| leaf["outcome"].clone()).collect::<Vec<_>>()
+    };
     let strangers = outcome(world.leaves(&platform, before).await);
     assert_eq!(strangers, [json!({"source": "stranger", "code": "edge.credentials_missing", "count": 25})]);
     let known = outcome(world.leaves(&world.tenant(), before_tenant).await);

@@ -57,10 +57,17 @@ async fn a_server_that_cannot_be_safe_does_not_start() {
         change(&mut config);
         server::serve(config, Arc::new(SystemClock), Arc::new(SystemIds))
     };
-    let code = |started: Result<server::Running, StartError>| started.map(|_| ()).map_err(|error| error.code());
+    let code =
+        |started: Result<server::Running, StartError>| started.map(|_| ()).map_err(|error| error.code());
     assert_eq!(code(start(|_| ()).await), Err("edge.store_unusable"), "two servers in one folder");
-    assert_eq!(code(start(|config| config.listen = "0.0.0.0:0".parse().unwrap()).await), Err("edge.config_invalid"));
-    assert_eq!(code(start(|config| config.folder = "/dev/null/writ".into()).await), Err("edge.folder_unusable"));
+    assert_eq!(
+        code(start(|config| config.listen = "0.0.0.0:0".parse().unwrap()).await),
+        Err("edge.config_invalid")
+    );
+    assert_eq!(
+        code(start(|config| config.folder = "/dev/null/writ".into()).await),
+        Err("edge.folder_unusable")
+    );
     let mut taken = config(&world.folder);
     taken.listen = world.running.addr;
     let started = server::serve(taken, Arc::new(SystemClock), Arc::new(SystemIds)).await;
@@ -79,7 +86,10 @@ async fn the_policy_is_recorded_and_renewed_and_ends_when_nobody_renews_it() {
         (answer["seq"].as_u64().unwrap(), answer["not_after_ms"].as_i64().unwrap())
     };
     let published = |leaves: Vec<serde_json::Value>| {
-        leaves.iter().filter(|leaf| leaf["kind"] == "governor.policy.published" && leaf["outcome"]["seq"].is_u64()).count()
+        leaves
+            .iter()
+            .filter(|leaf| leaf["kind"] == "governor.policy.published" && leaf["outcome"]["seq"].is_u64())
+            .count()
     };
     let first = seq().await;
     assert_eq!(published(world.leaves(&platform, 0).await), 1, "the first policy is a recorded act");

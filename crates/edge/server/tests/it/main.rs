@@ -3,6 +3,7 @@
 mod abuse;
 mod acts;
 mod contract;
+mod desk;
 mod hostile;
 mod life;
 mod support;

@@ -1,5 +1,6 @@
 //! A real server on a free port in a folder of its own, and a client that can also send what no client should.
 
+use crate::desk::Room;
 use act::{Clock, Method, SystemIds};
 use kernel::{TenantId, hex, sha256};
 use serde_json::{Value, json};
@@ -11,10 +12,13 @@ use store::SystemClock;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::sync::OnceCell;
 
 /// A configuration for tests: a free port, a folder that goes away.
 pub fn config(folder: &TempDir) -> Config {
     let mut config = Config { folder: folder.path().join("data"), ..Config::default() };
+    // Stand-ins are on this machine.
+    config.private_hosts = vec!["127.0.0.1".into()];
     config.listen.set_port(0);
     config
 }
@@ -29,6 +33,8 @@ pub struct World {
     pub folder: TempDir,
     /// How many names were made up.
     names: AtomicU32,
+    /// The service desk, for tests that need one.
+    pub room: OnceCell<Room>,
 }
 
 impl World {
@@ -49,7 +55,7 @@ impl World {
         change(&mut config);
         let running = server::serve(config, clock, Arc::new(SystemIds)).await.expect("the server starts");
         let admin = running.admin_key.clone().expect("the first start makes a key");
-        World { running, admin, folder, names: AtomicU32::new(0) }
+        World { running, admin, folder, names: AtomicU32::new(0), room: OnceCell::new() }
     }
 
     /// A name that nobody has yet.
@@ -90,11 +96,13 @@ impl World {
 
     /// A principal of a tenant with these roles: its id and its key.
     pub async fn principal_in(&self, tenant: &TenantId, name: &str, roles: &[&str]) -> (String, String) {
-        let create = self.ask(Method::Post, "/v1/principals").key(&self.admin).header("Writ-Tenant", tenant.as_str());
+        let create =
+            self.ask(Method::Post, "/v1/principals").key(&self.admin).header("Writ-Tenant", tenant.as_str());
         let made = create.json(&json!({"name": name, "kind": "person", "roles": roles})).send().await.ok();
         let id = made["principal"].as_str().unwrap().to_owned();
         let secret = hex::encode(&sha256(name.as_bytes()));
-        let create = self.ask(Method::Post, "/v1/keys").key(&self.admin).header("Writ-Tenant", tenant.as_str());
+        let create =
+            self.ask(Method::Post, "/v1/keys").key(&self.admin).header("Writ-Tenant", tenant.as_str());
         let body = json!({"principal": id, "name": "test", "secret_sha256": hex::encode(&sha256(secret.as_bytes()))});
         let key = create.json(&body).send().await.ok();
         (id, format!("{}.{secret}", key["key"].as_str().unwrap()))
@@ -240,7 +248,8 @@ impl Answer {
 
     /// The body as JSON.
     pub fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {} {}", self.status, self.text()))
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{error}: {} {}", self.status, self.text()))
     }
 
     /// The body of a success.
@@ -254,7 +263,13 @@ impl Answer {
     #[track_caller]
     pub fn code(&self) -> String {
         assert!(self.status >= 400, "{} {}", self.status, self.text());
-        assert_eq!(self.header("content-type"), Some("application/problem+json"), "{} {}", self.status, self.text());
+        assert_eq!(
+            self.header("content-type"),
+            Some("application/problem+json"),
+            "{} {}",
+            self.status,
+            self.text()
+        );
         let body = self.json();
         for member in ["type", "title", "detail", "code", "class", "request_id"] {
             assert!(body[member].is_string(), "{member}: {body}");

@@ -56,8 +56,16 @@ async fn an_act_waits_is_granted_and_is_carried_out() {
     let world = World::start().await;
     policy_publish(&world, WAITS).await;
     let (_, approver) = world.principal("approver", &["approver"]).await;
-    let mut events = Events::open(&world, &world.admin, "/v1/events?kind=access.principal.", &[("Writ-Tenant", "ten_main")]).await;
-    let waiting = world.admin(Method::Post, "/v1/principals").json(&json!({"name": "waits", "kind": "person", "roles": []}));
+    let mut events = Events::open(
+        &world,
+        &world.admin,
+        "/v1/events?kind=access.principal.",
+        &[("Writ-Tenant", "ten_main")],
+    )
+    .await;
+    let waiting = world
+        .admin(Method::Post, "/v1/principals")
+        .json(&json!({"name": "waits", "kind": "person", "roles": []}));
     let waiting = waiting.header("Idempotency-Key", "w1");
     let answer = waiting.send().await;
     assert_eq!((answer.status, answer.json()["status"].clone()), (202, json!("waiting")));
@@ -66,10 +74,16 @@ async fn an_act_waits_is_granted_and_is_carried_out() {
     let shown = world.ask(Method::Get, &location).key(&approver).send().await.ok();
     assert_eq!((&shown["status"], &shown["act"]), (&json!("pending"), &json!("access.principal.create")));
     // Nobody grants what they asked for, whatever their role.
-    let grant = |key: &str| world.ask(Method::Post, &format!("{location}/grant")).key(key).header("Writ-Tenant", "ten_main");
+    let grant = |key: &str| {
+        world.ask(Method::Post, &format!("{location}/grant")).key(key).header("Writ-Tenant", "ten_main")
+    };
     let digest = json!({"preview_digest": shown["preview_digest"]});
     grant(&world.admin).json(&digest).send().await.refused(403, "approval.self");
-    grant(&approver).json(&json!({"preview_digest": "0".repeat(64)})).send().await.refused(409, "approval.changed");
+    grant(&approver)
+        .json(&json!({"preview_digest": "0".repeat(64)}))
+        .send()
+        .await
+        .refused(409, "approval.changed");
     grant(&approver).json(&digest).send().await.ok();
     let (_, created) = events.until("access.principal.created").await;
     assert_eq!(created["act"], "access.principal.create");
@@ -91,14 +105,19 @@ async fn events_go_on_where_they_stopped_and_end_with_the_key() {
     drop(events);
     make("second").await;
     make("third").await;
-    let mut events = Events::open(&world, &key, "/v1/events?kind=access.principal.created", &[("Last-Event-ID", &id)]).await;
+    let mut events =
+        Events::open(&world, &key, "/v1/events?kind=access.principal.created", &[("Last-Event-ID", &id)])
+            .await;
     let second = events.next().await.unwrap();
     let third = events.next().await.unwrap();
     let index = |id: &str| id.parse::<u64>().unwrap();
     assert!(index(&id) < index(&second.0) && index(&second.0) < index(&third.0));
     let revoke = format!("/v1/keys/{}/revoke", key.split('.').next().unwrap());
     world.admin(Method::Post, &revoke).send().await.ok();
-    assert_eq!(events.next().await.map(|(_, name, data)| (name, data)), Some(("closed".into(), json!({"code": "access.key_invalid"}))));
+    assert_eq!(
+        events.next().await.map(|(_, name, data)| (name, data)),
+        Some(("closed".into(), json!({"code": "access.key_invalid"})))
+    );
     assert_eq!(events.next().await, None);
     world.running.shutdown().await;
 }
@@ -112,6 +131,7 @@ async fn streams_are_bounded_and_end_with_the_server() {
     let addr = world.running.addr;
     world.running.shutdown().await;
     while events.next().await.is_some() {}
-    let gone = std::panic::AssertUnwindSafe(exchange(addr, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+    let gone =
+        std::panic::AssertUnwindSafe(exchange(addr, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"));
     assert!(futures::FutureExt::catch_unwind(gone).await.is_err(), "nobody listens any more");
 }

@@ -17,7 +17,8 @@ use testkit::VirtualClock;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-static KIND: JobKind = JobKind { name: "test.work", writes: &[], facts: &["test.done"], lease_ms: 30_000, starts_max: 3 };
+static KIND: JobKind =
+    JobKind { name: "test.work", writes: &[], facts: &["test.done"], lease_ms: 30_000, starts_max: 3 };
 const GRACE: Duration = Duration::from_secs(30);
 
 struct Bench {
@@ -61,7 +62,13 @@ impl Bench {
         let mut draft = Draft::at(self.clock.now_ms());
         draft.fact(self.fact("test.begun"));
         for (name, ready_at_ms, held) in jobs {
-            draft.job(Id::parse(&format!("job_{tenant}-{name}")).unwrap(), &KIND, *ready_at_ms, *held, &json!({"name": name}));
+            draft.job(
+                Id::parse(&format!("job_{tenant}-{name}")).unwrap(),
+                &KIND,
+                *ready_at_ms,
+                *held,
+                &json!({"name": name}),
+            );
         }
         let authority = Authority {
             actor: Id::parse("prn_test").unwrap(),

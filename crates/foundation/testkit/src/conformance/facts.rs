@@ -73,24 +73,24 @@ pub async fn a_leaf_says_what_the_origin_says(bed: Bed) {
     bed.settle().await;
     let row = bed.log_checked(&tenant).await.pop().unwrap();
     let leaf = kernel::fact::read(&row.leaf).unwrap();
-    assert_eq!((row.index, &*leaf.id, leaf.at_ms, leaf.v), (1, fact_id.as_str(), 123, 1));
+    assert_eq!((row.index, leaf.id, leaf.at_ms), (1, fact_id.as_str(), 123));
     assert_eq!((&*leaf.origin, &*leaf.kind), ("writ.test/local/ten_a/1", NOTED));
-    assert_eq!((&*leaf.stream, leaf.stream_n), ("run_x", 1));
+    assert_eq!((leaf.stream, leaf.stream_n), ("run_x", 1));
     assert_eq!(
         (&*leaf.causes, &*leaf.resource),
-        (&["fct_1".into(), "fct_2".into()][..], "local/ten_a/test.item/rec_\"é\"")
+        (&["fct_1", "fct_2"][..], "local/ten_a/test.item/rec_\"é\"")
     );
     assert_eq!(
-        (&*leaf.actor, &*leaf.on_behalf_of, &*leaf.act),
-        ("prn_alice", &["prn_bob".into()][..], "test.item.change")
+        (leaf.actor, &*leaf.on_behalf_of, &*leaf.act),
+        ("prn_alice", &["prn_bob"][..], "test.item.change")
     );
     let decision = leaf.decision.unwrap();
-    assert_eq!((&*decision.id, &*decision.effect), ("dec_1", "ALLOW"));
+    assert_eq!((decision.id, decision.effect), ("dec_1", "ALLOW"));
     assert_eq!(
         (leaf.policy.as_deref(), leaf.assurance.as_deref(), &*leaf.trace),
         (Some("ab12"), Some("key"), "trace-1")
     );
-    assert_eq!(leaf.args_commitment.as_deref(), Some(&*hex::encode(&[2; 32])));
+    assert_eq!(leaf.args_commitment, Some(&*hex::encode(&[2; 32])));
     assert_eq!(leaf.outcome.get(), r#"{"a":"\n\u0001","b":[1,null,true]}"#);
 }
 

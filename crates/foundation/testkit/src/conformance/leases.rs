@@ -39,8 +39,9 @@ pub async fn a_renewed_lease_lasts_longer(bed: Bed) {
         assert!(bed.claim(10).await.is_empty());
     }
     assert_eq!(bed.store().jobs_next_due_ms().await.unwrap(), Some(bed.now_ms() + WORK.lease_ms));
-    // A little late, but nobody has come yet.
+    // A little late, and somebody has looked for work, but took none.
     bed.clock.advance_ms(WORK.lease_ms + 1);
+    assert!(bed.claim(0).await.is_empty());
     assert!(bed.store().job_renew(&lease).await.unwrap());
     assert!(bed.claim(10).await.is_empty());
     bed.complete(lease, vec![]).await.unwrap();

@@ -170,7 +170,7 @@ pub async fn a_refusal_records_itself_alone(bed: Bed) {
     assert!(bed.store().record(&tenant, "governor.approval", &id("apr_a")).await.unwrap().is_some());
     let leaves = bed.log_checked(&tenant).await;
     let leaf = kernel::fact::read(&leaves[1].leaf).unwrap();
-    assert_eq!(leaf.args_commitment.as_deref(), Some(&*kernel::hex::encode(&[3; 32])));
+    assert_eq!(leaf.args_commitment, Some(&*kernel::hex::encode(&[3; 32])));
     // A fact of the act itself would say that it happened.
     for kind in [DONE, "flows.run.created", "governor.approval.granted"] {
         let changeset = refused(vec![], &["governor.decided", kind]).unwrap();
@@ -195,7 +195,7 @@ pub async fn a_lease_covers_its_kind_alone(bed: Bed) {
     bed.settle().await;
     let leaves = bed.log_checked(&tenant).await;
     let leaf = kernel::fact::read(&leaves.last().unwrap().leaf).unwrap();
-    assert_eq!((&*leaf.actor, &*leaf.act, &*leaf.trace), ("prn_alice", "test.item.change", "trace-1"));
+    assert_eq!((leaf.actor, &*leaf.act, &*leaf.trace), ("prn_alice", "test.item.change", "trace-1"));
     assert_eq!((bed.rev(&tenant, "rec_a").await, bed.rev(&tenant, "rec_b").await), (None, Some(1)));
     assert_eq!(
         bed.store().jobs(&tenant, 10).await.unwrap().len(),

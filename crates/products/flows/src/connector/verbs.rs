@@ -44,7 +44,8 @@ pub struct RemoveArgs {
 
 /// Problems of an upload, as one fault.
 pub(crate) fn refused(code: &str, problems: &[Problem]) -> Fault {
-    let lines: Vec<String> = problems.iter().take(20).map(|problem| format!("{}: {}", problem.place, problem.message)).collect();
+    let lines: Vec<String> =
+        problems.iter().take(20).map(|problem| format!("{}: {}", problem.place, problem.message)).collect();
     Fault::invalid(code, lines.join("; ")).with(json!({"problems": lines}))
 }
 
@@ -56,16 +57,21 @@ struct Checked {
 }
 
 fn check(args: &InstallArgs, private_hosts: &[String]) -> Result<Checked, Fault> {
-    let id = connector_id(&args.name)
-        .ok_or_else(|| Fault::invalid("request.invalid", "a name has lower-case letters, digits and dashes"))?;
-    let manifest = manifest::parse(&args.manifest).map_err(|problems| refused("flows.manifest_invalid", &problems))?;
+    let id = connector_id(&args.name).ok_or_else(|| {
+        Fault::invalid("request.invalid", "a name has lower-case letters, digits and dashes")
+    })?;
+    let manifest =
+        manifest::parse(&args.manifest).map_err(|problems| refused("flows.manifest_invalid", &problems))?;
     base_url_check(&args.base_url, private_hosts).map_err(|problem| refused("flows.base_url", &[problem]))?;
     let reference = |text: &String| {
-        CredentialRef::parse(text).map_err(|_| Fault::invalid("request.invalid", "a secret is named as secret:<name>"))
+        CredentialRef::parse(text)
+            .map_err(|_| Fault::invalid("request.invalid", "a secret is named as secret:<name>"))
     };
     let login = match (&args.user, &args.password, &args.token) {
         (_, None, None) => Login::Nothing,
-        (Some(user), Some(password), None) => Login::Basic { user: user.clone(), password: reference(password)? },
+        (Some(user), Some(password), None) => {
+            Login::Basic { user: user.clone(), password: reference(password)? }
+        }
         (user, None, Some(token)) => Login::Bearer { token: reference(token)?, user: user.clone() },
         _ => return Err(Fault::invalid("request.invalid", "give user and password, or a token, or neither")),
     };
@@ -170,7 +176,10 @@ pub fn verbs(deps: &Deps) -> Vec<Verb> {
                     let args: RemoveArgs = act::parse(args)?;
                     let stored = installed(view, &args.connector).await?;
                     if stored.removed_at_ms.is_some() {
-                        return Err(Fault::conflict("request.state", "the connector has been removed already"));
+                        return Err(Fault::conflict(
+                            "request.state",
+                            "the connector has been removed already",
+                        ));
                     }
                     let doc = Connector { removed_at_ms: Some(stamp.at_ms), ..stored.doc.clone() };
                     let mut plan = Plan { draft: stamp.draft(), outcome: doc.shown() };

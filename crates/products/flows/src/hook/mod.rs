@@ -3,16 +3,21 @@
 //! A delivery is believed because of its signature and nothing else. The scheme is Standard Webhooks: HMAC-SHA256 over
 //! `id.timestamp.body`, the raw bytes of the body, with the secret of the connector whose URL it came to. So a delivery of
 //! one tenant's system on another tenant's URL fails, a connector without a secret receives nothing at all, and a delivery
-//! that comes again has the same id and gets the same outcome, because the id is the act's idempotency key.
+//! that comes again has the same id and gets the same outcome, because the id is the act's idempotency key. The time of a
+//! delivery is no argument of the act: a repetition has another one.
 //!
 //! Nothing here touches storage but to find the connector and its secret, and nothing is recorded before the signature
 //! holds: unsigned traffic is counted by the edge.
 
 use crate::Deps;
 use crate::connector::record::{Connector, Version, hook_key, version_id};
-use act::{Assurance, Auth, Call, Class, Coded, Ctx, Delivery, Fault, Method, Principal, PrincipalKind, Route};
+use crate::template::whole_numbers;
+use act::{
+    Assurance, Auth, Call, Class, Coded, Ctx, Delivery, Fault, Method, Principal, PrincipalKind, Route,
+};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use custody::CustodyError;
 use futures::FutureExt as _;
 use hmac::{KeyInit as _, Mac as _};
 use kernel::{Id, TenantId};
@@ -65,7 +70,9 @@ impl Coded for HookError {
     }
     fn class(&self) -> Class {
         match self {
-            HookError::Unknown | HookError::Headers | HookError::Stale | HookError::Signature => Class::Unauthenticated,
+            HookError::Unknown | HookError::Headers | HookError::Stale | HookError::Signature => {
+                Class::Unauthenticated
+            }
             HookError::Body => Class::Invalid,
             HookError::TooLarge => Class::TooLarge,
         }
@@ -81,14 +88,22 @@ struct Signed<'a> {
 
 fn headers(headers: &[(String, String)]) -> Result<Signed<'_>, HookError> {
     let one = |name: &str| {
-        let mut values = headers.iter().filter(|(header, _)| header.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str());
+        let mut values = headers
+            .iter()
+            .filter(|(header, _)| header.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.as_str());
         match (values.next(), values.next()) {
             (Some(value), None) if !value.is_empty() && value.len() <= 1024 => Ok(value),
             _ => Err(HookError::Headers),
         }
     };
-    let signed = Signed { id: one("webhook-id")?, timestamp: one("webhook-timestamp")?, signatures: one("webhook-signature")? };
-    let id_ok = signed.id.len() <= 100 && signed.id.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'.');
+    let signed = Signed {
+        id: one("webhook-id")?,
+        timestamp: one("webhook-timestamp")?,
+        signatures: one("webhook-signature")?,
+    };
+    let id_ok =
+        signed.id.len() <= 100 && signed.id.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'.');
     if id_ok { Ok(signed) } else { Err(HookError::Headers) }
 }
 
@@ -96,7 +111,10 @@ fn headers(headers: &[(String, String)]) -> Result<Signed<'_>, HookError> {
 fn verify(secret: &str, signed: &Signed<'_>, body: &[u8], now_ms: i64) -> Result<(), HookError> {
     let digits = signed.timestamp.len() <= 12 && signed.timestamp.bytes().all(|byte| byte.is_ascii_digit());
     let at_s: i64 = signed.timestamp.parse().ok().filter(|_| digits).ok_or(HookError::Headers)?;
-    let key = secret.strip_prefix(SECRET_PREFIX).and_then(|text| BASE64.decode(text).ok()).filter(|key| key.len() >= 24);
+    let key = secret
+        .strip_prefix(SECRET_PREFIX)
+        .and_then(|text| BASE64.decode(text).ok())
+        .filter(|key| key.len() >= 24);
     let key = key.ok_or(HookError::Unknown)?;
     let mut mac = hmac::Hmac::<sha2::Sha256>::new_from_slice(&key).map_err(|_| HookError::Unknown)?;
     mac.update(signed.id.as_bytes());
@@ -122,9 +140,19 @@ fn verify(secret: &str, signed: &Signed<'_>, body: &[u8], now_ms: i64) -> Result
 /// The event's name: where the manifest says it stands, or the only event there is.
 fn event_name(version: &Version, body: &Value) -> Option<String> {
     let named = version.manifest.events.iter().find(|(name, event)| {
-        event.name_at.as_ref().is_some_and(|pointer| body.pointer(pointer).and_then(Value::as_str) == Some(name.as_str()))
+        event
+            .name_at
+            .as_ref()
+            .is_some_and(|pointer| body.pointer(pointer).and_then(Value::as_str) == Some(name.as_str()))
     });
-    let only = || version.manifest.events.iter().next().filter(|(_, event)| version.manifest.events.len() == 1 && event.name_at.is_none());
+    let only = || {
+        version
+            .manifest
+            .events
+            .iter()
+            .next()
+            .filter(|(_, event)| version.manifest.events.len() == 1 && event.name_at.is_none())
+    };
     named.or_else(only).map(|(name, _)| name.clone())
 }
 
@@ -139,11 +167,18 @@ async fn receive(deps: &Deps, hook: &str, raw: &[(String, String)], body: &[u8])
     let Some((tenant, row)) = found else { return Err(HookError::Unknown.into()) };
     let connector = store::decode::<Connector>(&row)?.doc;
     let usable = connector.removed_at_ms.is_none();
-    let Some(receiving) = connector.hook.as_ref().filter(|_| usable) else { return Err(HookError::Unknown.into()) };
+    let Some(receiving) = connector.hook.as_ref().filter(|_| usable) else {
+        return Err(HookError::Unknown.into());
+    };
     let now_ms = deps.harness.now_ms();
-    let secret = deps.custody.open(store, &tenant, &receiving.secret).await?;
+    // No usable secret, no deliveries: whoever sends learns no more than that.
+    let secret = deps.custody.open(store, &tenant, &receiving.secret).await.map_err(|error| match error {
+        CustodyError::Read(error) => Fault::from(error),
+        CustodyError::Missing | CustodyError::Revoked | CustodyError::Damaged => HookError::Unknown.into(),
+    })?;
     verify(secret.expose_text().unwrap_or_default(), &signed, body, now_ms)?;
-    let event: Value = serde_json::from_slice(body).map_err(|_| HookError::Body)?;
+    // Arguments of acts know no fractions; here they become text.
+    let event = serde_json::from_slice(body).map(whole_numbers).map_err(|_| HookError::Body)?;
     let version_id = version_id(&connector.version).ok_or(HookError::Unknown)?;
     let row = store.record(&tenant, Version::KIND, &version_id).await?.ok_or(HookError::Unknown)?;
     let version = store::decode::<Version>(&row)?.doc;
@@ -152,12 +187,8 @@ async fn receive(deps: &Deps, hook: &str, raw: &[(String, String)], body: &[u8])
     Ok(Delivery {
         ctx: ctx(&tenant, &connector, signed.id, &trace, now_ms),
         act: "flows.run.start",
-        args: json!({"connector": connector.name(), "event_name": name, "event": event, "event_at_ms": seconds(signed.timestamp)}),
+        args: json!({"connector": connector.name(), "event_name": name, "event": event}),
     })
-}
-
-fn seconds(timestamp: &str) -> Option<i64> {
-    timestamp.parse::<i64>().ok().map(|seconds| seconds * 1000)
 }
 
 /// A delivery acts as the connector's integration, and once per id.
@@ -190,7 +221,8 @@ pub fn routes(deps: &Deps) -> Vec<Route> {
         auth: Auth::Signature,
         call: Call::Receive(Arc::new(move |params, headers, body| {
             let deps = deps.clone();
-            async move { receive(&deps, params.get("hook").map_or("", String::as_str), headers, body).await }.boxed()
+            async move { receive(&deps, params.get("hook").map_or("", String::as_str), headers, body).await }
+                .boxed()
         })),
         query: &[],
     }]
@@ -210,7 +242,13 @@ mod tests {
         format!("v1,{}", BASE64.encode(mac.finalize().into_bytes()))
     }
 
-    fn check(secret: &str, id: &str, timestamp: &str, signatures: &str, now_ms: i64) -> Result<(), HookError> {
+    fn check(
+        secret: &str,
+        id: &str,
+        timestamp: &str,
+        signatures: &str,
+        now_ms: i64,
+    ) -> Result<(), HookError> {
         verify(secret, &Signed { id, timestamp, signatures }, b"{}", now_ms)
     }
 
@@ -235,14 +273,21 @@ mod tests {
             ("whsec_", "msg_1", "1000", &good, 1_000_000),
             ("whsec_c2hvcnQ=", "msg_1", "1000", &good, 1_000_000),
         ] {
-            assert!(check(secret, id, timestamp, signatures, now_ms).is_err(), "{id} {timestamp} {signatures} {now_ms}");
+            assert!(
+                check(secret, id, timestamp, signatures, now_ms).is_err(),
+                "{id} {timestamp} {signatures} {now_ms}"
+            );
         }
     }
 
     #[test]
     fn each_header_once() {
         let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-        let all = vec![header("Webhook-Id", "a"), header("webhook-timestamp", "1"), header("webhook-signature", "v1,x")];
+        let all = vec![
+            header("Webhook-Id", "a"),
+            header("webhook-timestamp", "1"),
+            header("webhook-signature", "v1,x"),
+        ];
         assert!(headers(&all).is_ok());
         for n in 0..3 {
             let mut missing = all.clone();

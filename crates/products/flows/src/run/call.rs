@@ -4,21 +4,27 @@
 //! will never succeed, or nobody knows. [`crate::effect`] judges which; here the request gets its address, its credential
 //! and its limits.
 
+use super::RunDoc;
+use super::gate::{CallArgs, Hints};
 use crate::Deps;
 use crate::connector::manifest::Action;
 use crate::connector::record::{self, Login, Version};
-use crate::connector::request::Prepared;
+use crate::connector::request::{self, Prepared};
 use crate::effect::{self, Attempted, Retry};
-use crate::run::gate::Hints;
 use crate::template::{self, Scope, TemplateError};
 use crate::workflow::model::ToolStep;
 use act::Fault;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
-use egress::{Allowlist, Egress, Request, Rule, SecretHeader};
-use kernel::TenantId;
-use serde_json::{Map, Value};
+use egress::{Allowlist, Egress, Request, Reuse, Rule, SecretHeader};
+use kernel::{TenantId, hex, sha256};
+use serde_json::{Map, Value, json};
+
+/// Longest duration of one request, in milliseconds: well within a lease, which is renewed just before.
+const REQUEST_MS_MAX: u64 = 20_000;
+/// Longest wait for the head of a reply.
+const FIRST_BYTE_MS_MAX: u64 = 15_000;
 
 /// What became of a call.
 #[derive(Debug)]
@@ -42,6 +48,57 @@ pub enum Heard {
         /// Stable code.
         code: String,
     },
+}
+
+/// What was said on the wire, as digests: enough to hold against the other side's log, nothing of the content.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Transcript(Value);
+
+impl Transcript {
+    /// Digest of the transcript, in hexadecimal.
+    pub fn digest(&self) -> String {
+        hex::encode(&sha256(&self.bytes()))
+    }
+
+    /// The transcript, as it is kept beside its fact.
+    pub fn bytes(&self) -> Vec<u8> {
+        // Plain data always serialises.
+        serde_json::to_vec(&json!({"transcript": self.0})).unwrap_or_default()
+    }
+}
+
+/// Why a step's call cannot be made of what its run knows. The same run fails again.
+#[derive(Debug, thiserror::Error)]
+pub enum DueError {
+    /// A template failed.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    /// The parameters are outside the canonical profile.
+    #[error("the parameters have no canonical form")]
+    Params,
+}
+
+/// The call that a run at this step is about to make: parameters, key and hints follow from the run and its pinned
+/// versions alone. The engine asks for exactly this, and the act refuses anything else.
+pub fn due(
+    run: &RunDoc,
+    version: &Version,
+    step: &str,
+    tool: &ToolStep,
+    scope: &Scope,
+) -> Result<CallArgs, DueError> {
+    let params = template::tree(&Value::Object(tool.params.clone()), scope)?;
+    let params = request::given(params.as_object().unwrap_or(&Map::new()));
+    let effect_key = effect::key(&run.id, step, version.digest(), &params).map_err(|_| DueError::Params)?;
+    Ok(CallArgs {
+        run: run.id.to_string(),
+        step: step.to_owned(),
+        connector: tool.connector.clone(),
+        action: tool.action.clone(),
+        params: Value::Object(params),
+        effect_key,
+        hints: hints(tool, scope)?,
+    })
 }
 
 impl From<Attempted> for Heard {
@@ -68,10 +125,16 @@ pub fn allowlist(version: &Version, private_hosts: &[String]) -> Option<Allowlis
 }
 
 /// Opens the credential of a version, for one request.
-pub async fn credential(deps: &Deps, tenant: &TenantId, version: &Version) -> Result<Option<SecretHeader>, Fault> {
+pub async fn credential(
+    deps: &Deps,
+    tenant: &TenantId,
+    version: &Version,
+) -> Result<Option<SecretHeader>, Fault> {
     let Some(reference) = version.login.credential() else { return Ok(None) };
     let secret = deps.custody.open(deps.harness.store(), tenant, reference).await?;
-    let text = secret.expose_text().ok_or_else(|| Fault::invalid("flows.credential", "the credential is no text"))?;
+    let text = secret
+        .expose_text()
+        .ok_or_else(|| Fault::invalid("flows.credential", "the credential is no text"))?;
     let header = match &version.login {
         Login::Nothing => return Ok(None),
         Login::Basic { user, .. } => {
@@ -81,7 +144,9 @@ pub async fn credential(deps: &Deps, tenant: &TenantId, version: &Version) -> Re
         }
         Login::Bearer { .. } => SecretHeader::bearer(text),
     };
-    header.map(Some).map_err(|_| Fault::invalid("flows.credential", "the credential cannot stand in a header"))
+    header
+        .map(Some)
+        .map_err(|_| Fault::invalid("flows.credential", "the credential cannot stand in a header"))
 }
 
 /// Sends a prepared request and makes sense of what comes back.
@@ -92,26 +157,49 @@ pub async fn send(
     action: &Action,
     params: &Map<String, Value>,
     prepared: Prepared,
-) -> Heard {
+    tenant: &TenantId,
+) -> (Heard, Transcript) {
+    let code = || "flows.credential".to_owned();
     let secret = match credential {
         Ok(secret) => secret,
-        Err(fault) if fault.class.retryable() => return Heard::Failed { code: "flows.credential".into(), retry_after_ms: None },
-        Err(_) => return Heard::Refused { code: "flows.credential".into() },
+        Err(fault) if fault.class.retryable() => {
+            return (Heard::Failed { code: code(), retry_after_ms: None }, Transcript::default());
+        }
+        Err(_) => return (Heard::Refused { code: code() }, Transcript::default()),
     };
+    let asked = [prepared.url.as_bytes(), b"\n", &prepared.body].concat();
+    let mut said = json!({
+        "method": prepared.method.as_str(), "request": hex::encode(&sha256(&asked)), "request_bytes": prepared.body.len(),
+    });
     let mut request = Request::new(prepared.method, prepared.url, allow);
     request.headers = prepared.headers;
     request.secrets.extend(secret);
     request.body = Bytes::from(prepared.body);
     request.limits.response_bytes = action.response.bytes_max;
+    request.limits.deadline_ms = REQUEST_MS_MAX;
+    request.limits.first_byte_ms = FIRST_BYTE_MS_MAX;
+    // A write has a connection of its own: one that is closed under our hands would leave it in doubt for nothing.
+    if action.effect == crate::connector::manifest::Effect::Read {
+        request.reuse = Reuse::Within(tenant.as_str().to_owned());
+    }
     let attempted = match egress.send(request).await {
-        Err(error) => effect::of_error(action.effect, &error),
-        Ok(reply) => effect::of_reply(action, params, &reply),
+        Err(error) => {
+            said["error"] = error.code().into();
+            effect::of_error(action.effect, &error)
+        }
+        Ok(reply) => {
+            said["status"] = reply.status.as_u16().into();
+            said["reply"] = hex::encode(&sha256(&reply.body)).into();
+            said["reply_bytes"] = reply.body.len().into();
+            said["took_ms"] = reply.elapsed_ms.into();
+            effect::of_reply(action, params, &reply)
+        }
     };
-    attempted.into()
+    (attempted.into(), Transcript(said))
 }
 
 /// What a step tells policy and approvers, rendered.
-pub fn hints(step: &ToolStep, scope: &Scope) -> Result<Hints, TemplateError> {
+fn hints(step: &ToolStep, scope: &Scope) -> Result<Hints, TemplateError> {
     let number = |source: &Option<String>| -> Result<Option<i64>, TemplateError> {
         let Some(source) = source else { return Ok(None) };
         let value = template::value(source, scope)?;
@@ -126,7 +214,12 @@ pub fn hints(step: &ToolStep, scope: &Scope) -> Result<Hints, TemplateError> {
         auto_approve: step.policy.auto_approve,
         confidence_milli: number(&step.policy.confidence_milli)?,
         priority: number(&step.policy.priority)?,
-        sensitivity: step.policy.sensitivity.as_deref().map(|source| template::text(source, scope)).transpose()?,
+        sensitivity: step
+            .policy
+            .sensitivity
+            .as_deref()
+            .map(|source| template::text(source, scope))
+            .transpose()?,
         preview,
     })
 }

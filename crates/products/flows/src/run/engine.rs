@@ -8,10 +8,13 @@
 //! - before the intent of a call is durable, nothing has been sent;
 //! - after it, whoever picks the run up finds a pending call and treats it as *unknown* before anything else;
 //! - the outcome ends the pending call in the same commit that moves the run.
+//!
+//! Every commit is made on the very revision that the step was taken on. If somebody else has moved the run meanwhile
+//! (people decided, an operator cancelled it, a later claim of the job took over), the commit fails and the run is theirs.
 
-use super::call::{self, Heard};
+use super::call::{self, Heard, Transcript};
 use super::gate::{CallArgs, Hints, PassArgs, workflow_read};
-use super::machine::{self, Then};
+use super::machine::{self, Then, Wait};
 use super::{Outcome, Pending, RunDoc, RunError, STEP, Status, StepJob};
 use crate::connector::manifest::{Action, Effect};
 use crate::connector::placeholder::{self, Values};
@@ -23,22 +26,21 @@ use crate::{Deps, effect};
 use act::{Class, Ctx, Draw as _, Fault, Stamp};
 use contracts::models::ModelCall;
 use harness::{Done, Terms};
-use kernel::{Id, Lease, hex, json as canonical, sha256};
+use kernel::{Lease, hex, json as canonical, sha256};
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
-use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::time::Duration;
 use store::{CommitError, Stored, View, crash};
 
-/// Most workflow versions kept parsed.
-const VERSIONS_MAX: usize = 256;
+/// How often a lease is renewed while something outside is waited for; a third of its time.
+const RENEW_EVERY_MS: u64 = 10_000;
 /// Most steps that one drive takes before it lets others have the worker.
 const STEPS_PER_DRIVE_MAX: u32 = 200;
 
 /// Takes runs on.
 pub struct Engine {
     deps: Deps,
-    versions: Mutex<HashMap<String, Arc<Workflow>>>,
 }
 
 /// What a step came to.
@@ -46,6 +48,14 @@ struct Move {
     run: RunDoc,
     then: Then,
     facts: Vec<(&'static str, Value)>,
+    /// What is kept beside the first fact.
+    aside: Option<Vec<u8>>,
+}
+
+impl Move {
+    fn new(run: RunDoc, then: Then, facts: Vec<(&'static str, Value)>) -> Move {
+        Move { run, then, facts, aside: None }
+    }
 }
 
 /// Why the engine lets go of a run without moving it.
@@ -71,12 +81,14 @@ struct Bench<'a> {
     step: &'a Step,
     ctx: &'a Ctx,
     now_ms: i64,
+    /// The run as last read: what the step's commit is made on.
+    base: Mutex<Stored<RunDoc>>,
 }
 
 impl Engine {
     /// An engine.
     pub fn new(deps: Deps) -> Engine {
-        Engine { deps, versions: Mutex::default() }
+        Engine { deps }
     }
 
     /// Drives the run of a lease until it rests.
@@ -108,33 +120,46 @@ impl Engine {
         let view = harness.store().view(&lease.tenant, now_ms);
         let stored = view.get::<RunDoc>(&job.run).await?.ok_or_else(|| Fault::not_found("run"))?;
         let ctx = harness.service("flows", &lease.tenant, vec![stored.started_by.clone()], &stored.trace);
-        if stored.status != Status::Running {
-            // Cancelled, or closed, while this job was on its way.
-            let run = stored.doc.clone();
-            let facts = vec![("flows.step.dropped", json!({"status": run.status}))];
-            return self.commit(lease, &stored, Move { run, then: Then::Rest, facts }, &ctx).await;
+        let owned = stored.job.as_ref().is_none_or(|owner| *owner == lease.id);
+        if stored.status != Status::Running || !owned {
+            // Cancelled, closed, or taken on by another job while this one was on its way.
+            return self.let_go(lease, &stored, &ctx).await;
         }
-        let workflow = self.version(&view, &stored.workflow_digest).await?;
+        let workflow = workflow_read(&view, &stored.workflow_digest).await?;
         let Some((_, step)) = workflow.step(&stored.step) else {
             let mut run = stored.doc.clone();
             let then = machine::die(&mut run, "flows.step_missing", now_ms);
-            return self.commit(lease, &stored, Move { run, then, facts: Vec::new() }, &ctx).await;
+            return self.commit(lease, &stored, Move::new(run, then, Vec::new()), &ctx).await;
         };
-        let bench = Bench { lease: &lease, job: &job, view: &view, workflow: &workflow, step, ctx: &ctx, now_ms };
+        let (workflow, base) = (&*workflow, Mutex::new(stored.clone()));
+        let bench = Bench { lease: &lease, job: &job, view: &view, workflow, step, ctx: &ctx, now_ms, base };
         let moved = match self.take(&bench, &stored).await {
             Ok(moved) => moved,
             Err(Stop::Lost) => return Err(Stop::Lost),
             Err(Stop::Engine(fault)) if fault.code == "store.fenced" => return Err(Stop::Lost),
             Err(Stop::Engine(fault)) => self.engine_failed(&bench, &fault).await?,
         };
-        // The step may have moved the record itself (an intent, a look): the outcome is put on what is there now.
-        let current = view.store().view(&lease.tenant, now_ms).get::<RunDoc>(&job.run).await?;
-        let current = current.ok_or_else(|| Fault::not_found("run"))?;
-        if current.status != Status::Running && current.rev != stored.rev {
-            return Err(Stop::Lost);
+        let base = bench.base.into_inner();
+        self.commit(lease, &base, moved, &ctx).await
+    }
+
+    /// Ends a job whose run is somebody else's.
+    async fn let_go(&self, lease: Lease, stored: &Stored<RunDoc>, ctx: &Ctx) -> Result<Option<Lease>, Stop> {
+        let stamp = self.deps.harness.stamp(ctx);
+        let mut draft = stamp.draft();
+        let mut fact = stamp.fact(
+            "flows.step.dropped",
+            &stored.id,
+            (<RunDoc as store::Document>::KIND, &stored.id),
+            json!({"status": stored.status, "job": lease.id}),
+        );
+        fact.causes.push(stored.last_fact.clone());
+        draft.fact(fact);
+        match self.deps.harness.conclude(lease, draft, Vec::new()).await {
+            Ok(_) => Ok(None),
+            Err(CommitError::Fenced) => Err(Stop::Lost),
+            Err(error) => Err(error.into()),
         }
-        let ctx = ctx.clone();
-        self.commit(lease, &current, moved, &ctx).await
     }
 
     /// Something failed on our side: counted, waited for, and given up in the end.
@@ -142,30 +167,46 @@ impl Engine {
         let mut run = self.fresh(bench).await?.doc;
         let code = fault.code.as_str();
         let then = if fault.class.retryable() || fault.class == Class::Internal {
-            machine::engine_failed(&mut run, bench.step, code, fault.retry_after_ms, bench.now_ms)
+            machine::engine_failed(&mut run, bench.step, code, self.wait(fault.retry_after_ms), bench.now_ms)
         } else {
             machine::step_failed(&mut run, bench.step, code, bench.now_ms)
         };
-        let facts = vec![("flows.step.retried", json!({"step": bench.step.id, "code": code, "side": "engine"}))];
-        Ok(Move { run, then, facts: if matches!(then, Then::At(_)) { facts } else { Vec::new() } })
+        let facts =
+            vec![("flows.step.retried", json!({"step": bench.step.id, "code": code, "side": "engine"}))];
+        Ok(Move::new(run, then, if matches!(then, Then::At(_)) { facts } else { Vec::new() }))
     }
 
+    fn wait(&self, asked_ms: Option<i64>) -> Wait {
+        let entropy = self.deps.harness.ids().entropy();
+        let random = entropy.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+        Wait { asked_ms, random }
+    }
+
+    /// The run as it is now, if it is still this job's to move.
     async fn fresh(&self, bench: &Bench<'_>) -> Result<Stored<RunDoc>, Stop> {
         let view = self.deps.harness.store().view(&bench.lease.tenant, bench.now_ms);
-        Ok(view.get::<RunDoc>(&bench.job.run).await?.ok_or_else(|| Fault::not_found("run"))?)
+        let stored = view.get::<RunDoc>(&bench.job.run).await?.ok_or_else(|| Fault::not_found("run"))?;
+        let owned = stored.job.as_ref().is_none_or(|owner| *owner == bench.lease.id);
+        if stored.status != Status::Running || !owned {
+            return Err(Stop::Lost);
+        }
+        *bench.base.lock() = stored.clone();
+        Ok(stored)
     }
 
-    async fn version(&self, view: &View, digest: &str) -> Result<Arc<Workflow>, Fault> {
-        if let Some(known) = self.versions.lock().get(digest) {
-            return Ok(known.clone());
+    /// Waits for something outside and keeps the lease meanwhile; stops waiting when it is lost.
+    async fn while_leased<T>(&self, lease: &Lease, work: impl Future<Output = T>) -> Result<T, Stop> {
+        let mut work = std::pin::pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return Ok(done),
+                () = tokio::time::sleep(Duration::from_millis(RENEW_EVERY_MS)) => self.renew(lease).await?,
+            }
         }
-        let workflow = Arc::new(workflow_read(view, digest).await?);
-        let mut versions = self.versions.lock();
-        if versions.len() >= VERSIONS_MAX {
-            versions.clear();
-        }
-        versions.insert(digest.to_owned(), workflow.clone());
-        Ok(workflow)
+    }
+
+    async fn renew(&self, lease: &Lease) -> Result<(), Stop> {
+        if self.deps.harness.store().job_renew(lease).await? { Ok(()) } else { Err(Stop::Lost) }
     }
 
     /// Takes the current step.
@@ -174,27 +215,30 @@ impl Engine {
         let (step, now_ms) = (bench.step, bench.now_ms);
         if bench.lease.starts > STEP.starts_max {
             // A step that kills its worker never reports a failure; its starts are what is counted.
-            run.error = Some(RunError { code: "flows.poison".into(), step: step.id.clone(), at_ms: now_ms });
             let then = machine::die(&mut run, "flows.poison", now_ms);
-            return Ok(Move { run, then, facts: Vec::new() });
+            return Ok(Move::new(run, then, Vec::new()));
         }
         if let Some(pending) = run.pending.clone() {
             let fresh = bench.job.send && bench.lease.starts == 1 && !pending.unknown;
-            return if fresh { self.send(bench, run, &pending).await } else { self.reconcile(bench, run, &pending).await };
+            return if fresh {
+                self.send(bench, run, &pending).await
+            } else {
+                self.reconcile(bench, run, &pending).await
+            };
         }
         if machine::run_late(&run, bench.workflow, now_ms) {
             let then = machine::die(&mut run, "flows.run_deadline", now_ms);
-            return Ok(Move { run, then, facts: Vec::new() });
+            return Ok(Move::new(run, then, Vec::new()));
         }
         if bench.workflow.limits.cost_micros.is_some_and(|limit| run.cost_micros > limit) {
             let then = machine::die(&mut run, "flows.cost_limit", now_ms);
-            return Ok(Move { run, then, facts: Vec::new() });
+            return Ok(Move::new(run, then, Vec::new()));
         }
         let scope = Scope::new(&run.names());
         match self.local(bench, &mut run, &scope) {
             Ok(Some(then)) => {
                 let facts = vec![("flows.step.finished", json!({"step": step.id, "kind": step.kind.name()}))];
-                return Ok(Move { run, then, facts });
+                return Ok(Move::new(run, then, facts));
             }
             Ok(None) => {}
             Err(error) => return Ok(self.template_failed(bench, run, &error)),
@@ -204,12 +248,19 @@ impl Engine {
             StepKind::Model(model) => self.model(bench, run, model, &scope).await,
             StepKind::Approval(approval) => self.checkpoint(bench, run, approval, &scope).await,
             // Taken above.
-            StepKind::Transform(_) | StepKind::Branch(_) => Err(Stop::Engine(act::internal("a local step was not taken"))),
+            StepKind::Transform(_) | StepKind::Branch(_) => {
+                Err(Stop::Engine(act::internal("a local step was not taken")))
+            }
         }
     }
 
     /// Steps that touch nothing outside: passing over, transform, branch. `None`: it is none of these.
-    fn local(&self, bench: &Bench<'_>, run: &mut RunDoc, scope: &Scope) -> Result<Option<Then>, TemplateError> {
+    fn local(
+        &self,
+        bench: &Bench<'_>,
+        run: &mut RunDoc,
+        scope: &Scope,
+    ) -> Result<Option<Then>, TemplateError> {
         let (step, workflow, now_ms) = (bench.step, bench.workflow, bench.now_ms);
         if let Some(when) = &step.when
             && !template::condition(when, scope)?
@@ -222,7 +273,8 @@ impl Engine {
                 Ok(Some(machine::step_done(run, workflow, output, None, now_ms)))
             }
             StepKind::Branch(ways) => {
-                let taken = |way: &&Way| way.when.as_ref().map_or(Ok(true), |when| template::condition(when, scope));
+                let taken =
+                    |way: &&Way| way.when.as_ref().map_or(Ok(true), |when| template::condition(when, scope));
                 for way in ways {
                     if taken(&way)? {
                         let output = json!({"next": way.next});
@@ -238,7 +290,7 @@ impl Engine {
     fn template_failed(&self, bench: &Bench<'_>, mut run: RunDoc, error: &TemplateError) -> Move {
         tracing::info!(run = %run.id, step = bench.step.id, %error, "a template failed");
         let then = machine::step_failed(&mut run, bench.step, "flows.template_failed", bench.now_ms);
-        Move { run, then, facts: Vec::new() }
+        Move::new(run, then, Vec::new())
     }
 
     async fn connector(&self, bench: &Bench<'_>, run: &RunDoc, name: &str) -> Result<Version, Fault> {
@@ -246,56 +298,59 @@ impl Engine {
     }
 
     /// A governed call: parameters, decision and intent, and then the wire.
-    async fn tool(&self, bench: &Bench<'_>, mut run: RunDoc, tool: &ToolStep, scope: &Scope) -> Result<Move, Stop> {
+    async fn tool(
+        &self,
+        bench: &Bench<'_>,
+        mut run: RunDoc,
+        tool: &ToolStep,
+        scope: &Scope,
+    ) -> Result<Move, Stop> {
         let version = match self.connector(bench, &run, &tool.connector).await {
             Ok(found) => found,
             Err(fault) if fault.class.retryable() => return Err(fault.into()),
             Err(fault) => {
                 let then = machine::step_failed(&mut run, bench.step, &fault.code, bench.now_ms);
-                return Ok(Move { run, then, facts: Vec::new() });
+                return Ok(Move::new(run, then, Vec::new()));
             }
         };
-        let rendered = template::tree(&Value::Object(tool.params.clone()), scope).and_then(|params| {
-            let params = request::given(params.as_object().unwrap_or(&Map::new()));
-            Ok((params, call::hints(tool, scope)?))
-        });
-        let (params, hints) = match rendered {
-            Ok(rendered) => rendered,
-            Err(error) => return Ok(self.template_failed(bench, run, &error)),
-        };
-        let Ok(effect_key) = effect::key(&run.id, &bench.step.id, version.digest(), &params) else {
-            let then = machine::step_failed(&mut run, bench.step, "flows.params_invalid", bench.now_ms);
-            return Ok(Move { run, then, facts: Vec::new() });
-        };
-        let params = Value::Object(params);
-        let args = CallArgs {
-            run: run.id.to_string(),
-            step: bench.step.id.clone(),
-            connector: tool.connector.clone(),
-            action: tool.action.clone(),
-            params,
-            effect_key,
-            hints,
+        let args = match call::due(&run, &version, &bench.step.id, tool, scope) {
+            Ok(args) => args,
+            Err(call::DueError::Template(error)) => return Ok(self.template_failed(bench, run, &error)),
+            Err(call::DueError::Params) => {
+                let then = machine::step_failed(&mut run, bench.step, "flows.params_invalid", bench.now_ms);
+                return Ok(Move::new(run, then, Vec::new()));
+            }
         };
         // One key per attempt: a crash between this act and our own commit finds the same decision again.
         let key = format!("{}:{}:{}", run.id, bench.step.id, run.attempts.calls);
         match self.act(bench, "flows.tool.call", &args, key).await {
             Ok(Done::Waiting { approval, .. }) => {
-                let facts = vec![("flows.step.waiting", json!({"step": bench.step.id, "approval": approval}))];
+                let facts =
+                    vec![("flows.step.waiting", json!({"step": bench.step.id, "approval": approval}))];
                 let then = machine::wait(&mut run, approval, bench.now_ms);
-                Ok(Move { run, then, facts })
+                Ok(Move::new(run, then, facts))
             }
             Ok(Done::Outcome { replayed, .. }) => {
                 crash::point("tool.intended");
                 let run = self.fresh(bench).await?.doc;
                 let Some(pending) = run.pending.clone() else { return Err(Stop::Lost) };
-                if replayed { self.reconcile(bench, run, &pending).await } else { self.send(bench, run, &pending).await }
+                if replayed {
+                    self.reconcile(bench, run, &pending).await
+                } else {
+                    self.send(bench, run, &pending).await
+                }
             }
             Err(fault) => self.decided_against(bench, run, fault),
         }
     }
 
-    async fn act<A: serde::Serialize>(&self, bench: &Bench<'_>, act: &str, args: &A, key: String) -> Result<Done, Fault> {
+    async fn act<A: serde::Serialize>(
+        &self,
+        bench: &Bench<'_>,
+        act: &str,
+        args: &A,
+        key: String,
+    ) -> Result<Done, Fault> {
         let ctx = Ctx { idempotency_key: Some(key), ..bench.ctx.clone() };
         let args = serde_json::to_value(args).map_err(act::internal)?;
         let terms = Terms { fence: Some((bench.lease.id.clone(), bench.lease.epoch)) };
@@ -309,7 +364,7 @@ impl Engine {
                 run.error =
                     Some(RunError { code: fault.code, step: bench.step.id.clone(), at_ms: bench.now_ms });
                 let then = machine::refused(&mut run, bench.step, Outcome::Denied, bench.now_ms);
-                Ok(Move { run, then, facts: Vec::new() })
+                Ok(Move::new(run, then, Vec::new()))
             }
             _ => Err(fault.into()),
         }
@@ -319,36 +374,48 @@ impl Engine {
     async fn send(&self, bench: &Bench<'_>, run: RunDoc, pending: &Pending) -> Result<Move, Stop> {
         let version = self.connector(bench, &run, &pending.connector).await?;
         let Some(action) = version.manifest.action(&pending.action) else {
-            return self.heard(bench, run, pending, None, Heard::Refused { code: "flows.action_missing".into() });
+            return self.heard(
+                bench,
+                run,
+                pending,
+                None,
+                (Heard::Refused { code: "flows.action_missing".into() }, None),
+            );
         };
         let params = pending.params.as_object().cloned().unwrap_or_default();
-        // The last look at the lease: after this the outside world is touched.
-        if !self.deps.harness.store().job_renew(bench.lease).await? {
-            return Err(Stop::Lost);
-        }
-        let heard = self.wire(bench, &version, action, &params, &pending.effect_key).await;
+        let heard =
+            self.wire(bench, &version, (action, action), (&params, &params), &pending.effect_key).await?;
         crash::point("tool.sent");
         self.heard(bench, run, pending, Some(action), heard)
     }
 
+    /// One request: made by `action` with `params`, its reply judged by `judge` with what `judged` says was written.
     async fn wire(
         &self,
         bench: &Bench<'_>,
         version: &Version,
-        action: &Action,
-        params: &Map<String, Value>,
+        (action, judge): (&Action, &Action),
+        (params, judged): (&Map<String, Value>, &Map<String, Value>),
         effect_key: &str,
-    ) -> Heard {
+    ) -> Result<(Heard, Option<Transcript>), Stop> {
+        let refused = |code: &str| Ok((Heard::Refused { code: code.to_owned() }, None));
         let marker = effect::marker(effect_key);
-        let prepared = match request::prepare(&version.manifest, action, &version.base_url, params, &marker, effect_key) {
-            Ok(prepared) => prepared,
-            Err(_) => return Heard::Refused { code: "flows.params_invalid".into() },
-        };
+        let prepared =
+            match request::prepare(&version.manifest, action, &version.base_url, params, &marker, effect_key)
+            {
+                Ok(prepared) => prepared,
+                Err(_) => return refused("flows.params_invalid"),
+            };
         let Some(allow) = call::allowlist(version, &self.deps.private_hosts) else {
-            return Heard::Refused { code: "flows.base_url".into() };
+            return refused("flows.base_url");
         };
-        let credential = call::credential(&self.deps, &bench.lease.tenant, version).await;
-        call::send(&self.deps.egress, allow, credential, action, params, prepared).await
+        let tenant = &bench.lease.tenant;
+        let credential = call::credential(&self.deps, tenant, version).await;
+        // The last look at the lease: after this the outside world is touched.
+        self.renew(bench.lease).await?;
+        let (heard, transcript) =
+            call::send(&self.deps.egress, allow, credential, judge, judged, prepared, tenant).await;
+        Ok((heard, Some(transcript)))
     }
 
     /// What was heard, as a move.
@@ -358,13 +425,14 @@ impl Engine {
         mut run: RunDoc,
         pending: &Pending,
         action: Option<&Action>,
-        heard: Heard,
+        (heard, transcript): (Heard, Option<Transcript>),
     ) -> Result<Move, Stop> {
         let (step, now_ms) = (bench.step, self.deps.harness.now_ms());
         let told = |outcome: &str, code: Option<&str>, output: Option<&Map<String, Value>>| {
             json!({
                 "step": step.id, "connector": pending.connector, "action": pending.action,
                 "effect_key": pending.effect_key, "outcome": outcome, "code": code,
+                "transcript": transcript.as_ref().map(Transcript::digest),
                 "output": output.map(|output| digest(&Value::Object(output.clone()))),
                 "fields": output.map(|output| output.keys().take(32).cloned().collect::<Vec<_>>()),
             })
@@ -381,7 +449,7 @@ impl Engine {
             }
             Heard::Failed { code, retry_after_ms } => {
                 facts.push(("flows.tool.finished", told("failed", Some(&code), None)));
-                machine::external_failed(&mut run, step, &code, retry_after_ms, now_ms)
+                machine::external_failed(&mut run, step, &code, self.wait(retry_after_ms), now_ms)
             }
             Heard::Refused { code } => {
                 facts.push(("flows.tool.finished", told("refused", Some(&code), None)));
@@ -393,33 +461,34 @@ impl Engine {
                 machine::call_unknown(&mut run, &code, now_ms)
             }
         };
-        Ok(Move { run, then, facts })
+        let aside = transcript.map(|transcript| transcript.bytes());
+        Ok(Move { run, then, facts, aside })
     }
 
     /// Finds out what became of a call before anything else is done.
     async fn reconcile(&self, bench: &Bench<'_>, mut run: RunDoc, pending: &Pending) -> Result<Move, Stop> {
-        let version = self.connector(bench, &run, &pending.connector).await?;
-        let Some(action) = version.manifest.action(&pending.action) else {
-            return self.heard(bench, run, pending, None, Heard::Refused { code: "flows.action_missing".into() });
-        };
         if !pending.unknown {
-            // Found by somebody who did not make it: in doubt from here on, and durably so.
+            // Found by somebody who did not make it: in doubt from here on, and durably so, before anything can fail.
             let then = machine::call_unknown(&mut run, "flows.call_lost", bench.now_ms);
             let outcome = json!({"step": bench.step.id, "connector": pending.connector, "action": pending.action,
                                  "effect_key": pending.effect_key, "outcome": "unknown", "code": "flows.call_lost"});
-            return Ok(Move { run, then, facts: vec![("flows.tool.finished", outcome)] });
+            return Ok(Move::new(run, then, vec![("flows.tool.finished", outcome)]));
         }
+        let version = self.connector(bench, &run, &pending.connector).await?;
+        let Some(action) = version.manifest.action(&pending.action) else {
+            let then = machine::die(&mut run, "flows.outcome_unknown", bench.now_ms);
+            return Ok(Move::new(run, then, Vec::new()));
+        };
         match (action.effect, &action.reconcile) {
             // Doing it again does no harm, and the effect key is the same.
             (Effect::Read | Effect::Idempotent | Effect::Keyed, _) => {
                 let heard = Heard::Failed { code: "flows.call_lost".into(), retry_after_ms: None };
-                self.heard(bench, run, pending, Some(action), heard)
+                self.heard(bench, run, pending, Some(action), (heard, None))
             }
             (Effect::Reconcilable, Some(_)) => self.look(bench, run, pending, &version, action).await,
             (Effect::Reconcilable | Effect::Unsafe, _) => {
-                run.error = Some(RunError { code: "flows.outcome_unknown".into(), step: bench.step.id.clone(), at_ms: bench.now_ms });
                 let then = machine::die(&mut run, "flows.outcome_unknown", bench.now_ms);
-                Ok(Move { run, then, facts: Vec::new() })
+                Ok(Move::new(run, then, Vec::new()))
             }
         }
     }
@@ -433,12 +502,17 @@ impl Engine {
         version: &Version,
         action: &Action,
     ) -> Result<Move, Stop> {
-        let Some(reconcile) = &action.reconcile else { return Err(act::internal("nothing to reconcile by").into()) };
-        let Some(looking) = version.manifest.action(&reconcile.action) else { return Err(act::internal("no action to look by").into()) };
+        let Some(reconcile) = &action.reconcile else {
+            return Err(act::internal("nothing to reconcile by").into());
+        };
+        let Some(looking) = version.manifest.action(&reconcile.action) else {
+            return Err(act::internal("no action to look by").into());
+        };
         let original = pending.params.as_object().cloned().unwrap_or_default();
         let marker = effect::marker(&pending.effect_key);
         let values = Values { params: &original, marker: &marker };
-        let filled = placeholder::fill(&Value::Object(reconcile.params.clone()), values).map_err(act::internal)?;
+        let filled =
+            placeholder::fill(&Value::Object(reconcile.params.clone()), values).map_err(act::internal)?;
         let params = filled.unwrap_or_else(|| json!({}));
         let args = CallArgs {
             run: run.id.to_string(),
@@ -458,22 +532,32 @@ impl Engine {
         let tries = usize::try_from(pending.reconciled).unwrap_or(usize::MAX);
         run = self.fresh(bench).await?.doc;
         let params = params.as_object().cloned().unwrap_or_default();
-        let output = match self.wire(bench, version, looking, &params, &pending.effect_key).await {
+        let (heard, _) =
+            self.wire(bench, version, (looking, looking), (&params, &params), &pending.effect_key).await?;
+        let output = match heard {
             Heard::Done(output) => Value::Object(output),
             Heard::Failed { code, retry_after_ms } => {
-                // The look failed, the call is as unknown as before.
+                // The look failed, the call is as unknown as before; it is none of the looks that settle it.
                 run.attempts.external += 1;
-                let wait_ms = retry_after_ms.unwrap_or(0).max(machine::BACKOFF_MS);
-                let facts = vec![("flows.step.retried", json!({"step": bench.step.id, "code": code, "side": "external"}))];
+                run.attempts.calls += 1;
+                if let Some(pending) = &mut run.pending {
+                    pending.reconciled = pending.reconciled.saturating_sub(1);
+                }
+                let wait = self.wait(retry_after_ms);
+                let wait_ms = effect::wait_ms(wait.asked_ms, run.attempts.external, wait.random);
+                let facts = vec![(
+                    "flows.step.retried",
+                    json!({"step": bench.step.id, "code": code, "side": "external"}),
+                )];
                 if run.attempts.external > bench.step.retry.external {
                     let then = machine::die(&mut run, "flows.outcome_unknown", bench.now_ms);
-                    return Ok(Move { run, then, facts });
+                    return Ok(Move::new(run, then, facts));
                 }
-                return Ok(Move { run, then: Then::At(bench.now_ms + wait_ms), facts });
+                return Ok(Move::new(run, Then::At(bench.now_ms + wait_ms), facts));
             }
             Heard::Refused { .. } | Heard::Unknown { .. } => {
                 let then = machine::die(&mut run, "flows.outcome_unknown", bench.now_ms);
-                return Ok(Move { run, then, facts: Vec::new() });
+                return Ok(Move::new(run, then, Vec::new()));
             }
         };
         let found = output.pointer(&reconcile.found).is_some_and(|found| match found {
@@ -484,74 +568,105 @@ impl Engine {
             Value::Number(_) | Value::Object(_) => true,
         });
         if found {
-            return self.found(bench, run, pending, version, action, &original, &marker).await;
+            return self.found(bench, run, pending, version, action, values).await;
         }
         if let Some(wait_ms) = reconcile.settle_ms.get(tries) {
-            let facts = vec![("flows.step.retried", json!({"step": bench.step.id, "code": "flows.effect_not_seen", "side": "external"}))];
-            return Ok(Move { run, then: Then::At(bench.now_ms + wait_ms), facts });
+            let facts = vec![(
+                "flows.step.retried",
+                json!({"step": bench.step.id, "code": "flows.effect_not_seen", "side": "external"}),
+            )];
+            return Ok(Move::new(run, Then::At(bench.now_ms + wait_ms), facts));
         }
         // It is not there, and has had time to appear: the call may be made again, under the same key.
-        self.heard(bench, run, pending, Some(action), Heard::Failed { code: "flows.effect_absent".into(), retry_after_ms: None })
+        let heard = Heard::Failed { code: "flows.effect_absent".into(), retry_after_ms: None };
+        self.heard(bench, run, pending, Some(action), (heard, None))
     }
 
     /// The effect is there. What was written is read back, as it would have been from the reply that was lost.
-    #[expect(clippy::too_many_arguments, reason = "the end of a look, with everything that the look had at hand")]
     async fn found(
         &self,
         bench: &Bench<'_>,
-        run: RunDoc,
+        mut run: RunDoc,
         pending: &Pending,
         version: &Version,
         action: &Action,
-        original: &Map<String, Value>,
-        marker: &str,
+        values: Values<'_>,
     ) -> Result<Move, Stop> {
-        let read_back = action.reconcile.as_ref().and_then(|reconcile| reconcile.read_back.as_ref());
         let mut output = Map::from_iter([("reconciled".to_owned(), Value::Bool(true))]);
-        if let Some(read_back) = read_back
-            && let Some(reading) = version.manifest.action(&read_back.action)
-        {
-            let values = Values { params: original, marker };
-            let filled = placeholder::fill(&Value::Object(read_back.params.clone()), values).map_err(act::internal)?;
-            let params = filled.and_then(|params| params.as_object().cloned()).unwrap_or_default();
-            // Read with the reading action's own shape, checked against what the lost call wrote.
-            let mut checking = reading.clone();
-            checking.response.check.clone_from(&action.response.check);
-            checking.response.extract.clone_from(&action.response.extract);
-            let mut with_original = original.clone();
-            with_original.extend(params.clone());
-            let (manifest, base_url) = (&version.manifest, &version.base_url);
-            let prepared = request::prepare(manifest, reading, base_url, &params, marker, &pending.effect_key).map_err(act::internal)?;
-            let Some(allow) = call::allowlist(version, &self.deps.private_hosts) else {
-                return Err(act::internal("the connector's address is not allowed any more").into());
-            };
-            let credential = call::credential(&self.deps, &bench.lease.tenant, version).await;
-            match call::send(&self.deps.egress, allow, credential, &checking, &with_original, prepared).await {
-                Heard::Done(read) => output.extend(read),
-                Heard::Refused { code } if code == "flows.field_dropped" => {
-                    return self.heard(bench, run, pending, Some(action), Heard::Refused { code });
+        let read_back = action.reconcile.as_ref().and_then(|reconcile| reconcile.read_back.as_ref());
+        let reading =
+            read_back.and_then(|read_back| Some((read_back, version.manifest.action(&read_back.action)?)));
+        let Some((read_back, reading)) = reading else {
+            return self.heard(bench, run, pending, Some(action), (Heard::Done(output), None));
+        };
+        let filled =
+            placeholder::fill(&Value::Object(read_back.params.clone()), values).map_err(act::internal)?;
+        let params = filled.and_then(|params| params.as_object().cloned()).unwrap_or_default();
+        // Read in the reading action's own shape, checked against what the lost call wrote.
+        let mut judge = reading.clone();
+        judge.response.check.clone_from(&action.response.check);
+        judge.response.extract.clone_from(&action.response.extract);
+        let key = &pending.effect_key;
+        match self.wire(bench, version, (reading, &judge), (&params, values.params), key).await? {
+            (Heard::Done(read), transcript) => {
+                output.extend(read);
+                self.heard(bench, run, pending, Some(action), (Heard::Done(output), transcript))
+            }
+            (Heard::Failed { code, retry_after_ms }, _) => {
+                // It is there; whether all of it is there is looked at again later.
+                run.attempts.external += 1;
+                if run.attempts.external > bench.step.retry.external {
+                    let then = machine::die(&mut run, "flows.outcome_unknown", bench.now_ms);
+                    return Ok(Move::new(run, then, Vec::new()));
                 }
-                Heard::Failed { .. } | Heard::Refused { .. } | Heard::Unknown { .. } => {}
+                let wait = self.wait(retry_after_ms);
+                let wait_ms = effect::wait_ms(wait.asked_ms, run.attempts.external, wait.random);
+                let facts = vec![(
+                    "flows.step.retried",
+                    json!({"step": bench.step.id, "code": code, "side": "external"}),
+                )];
+                Ok(Move::new(run, Then::At(bench.now_ms + wait_ms), facts))
+            }
+            (heard @ (Heard::Refused { .. } | Heard::Unknown { .. }), transcript) => {
+                self.heard(bench, run, pending, Some(action), (heard, transcript))
             }
         }
-        self.heard(bench, run, pending, Some(action), Heard::Done(output))
     }
 
-    async fn model(&self, bench: &Bench<'_>, mut run: RunDoc, model: &ModelStep, scope: &Scope) -> Result<Move, Stop> {
+    async fn model(
+        &self,
+        bench: &Bench<'_>,
+        mut run: RunDoc,
+        model: &ModelStep,
+        scope: &Scope,
+    ) -> Result<Move, Stop> {
         let Some(pin) = bench.workflow.pins.models.get(&model.pin) else {
             let then = machine::step_failed(&mut run, bench.step, "flows.pin_missing", bench.now_ms);
-            return Ok(Move { run, then, facts: Vec::new() });
+            return Ok(Move::new(run, then, Vec::new()));
         };
-        let rendered = || -> Result<(String, String, Option<String>, BTreeMap<String, Vec<String>>), TemplateError> {
-            let mut allowed = BTreeMap::new();
-            for (field, list) in &model.allowed {
-                let list = template::tree(list, scope)?;
-                let texts = list.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
-                allowed.insert(field.clone(), texts);
-            }
-            let sensitivity = model.sensitivity.as_deref().map(|source| template::text(source, scope)).transpose()?;
-            Ok((template::text(&model.system, scope)?, template::text(&model.user, scope)?, sensitivity, allowed))
-        };
+        let rendered =
+            || -> Result<(String, String, Option<String>, BTreeMap<String, Vec<String>>), TemplateError> {
+                let mut allowed = BTreeMap::new();
+                for (field, list) in &model.allowed {
+                    let list = template::tree(list, scope)?;
+                    let texts = list
+                        .as_array()
+                        .into_iter()
+                        .flatten()
+                        .filter_map(Value::as_str)
+                        .map(str::to_owned)
+                        .collect();
+                    allowed.insert(field.clone(), texts);
+                }
+                let sensitivity =
+                    model.sensitivity.as_deref().map(|source| template::text(source, scope)).transpose()?;
+                Ok((
+                    template::text(&model.system, scope)?,
+                    template::text(&model.user, scope)?,
+                    sensitivity,
+                    allowed,
+                ))
+            };
         let (system, user, sensitivity, allowed) = match rendered() {
             Ok(rendered) => rendered,
             Err(error) => return Ok(self.template_failed(bench, run, &error)),
@@ -571,39 +686,74 @@ impl Engine {
             sensitivity: sensitivity.unwrap_or_else(|| "internal".into()),
             causes: vec![run.last_fact.clone()],
         };
-        match self.deps.models.model_call(bench.ctx, call).await {
+        match self.while_leased(bench.lease, self.deps.models.model_call(bench.ctx, call)).await? {
             Ok(reply) => {
                 run.cost_micros = run.cost_micros.saturating_add(reply.cost_micros);
                 run.last_fact = reply.fact;
-                let facts = vec![("flows.step.finished", json!({
-                    "step": bench.step.id, "kind": "model", "model": reply.model, "cost_micros": reply.cost_micros,
-                    "output": digest(&reply.body),
-                }))];
-                let then = machine::step_done(&mut run, bench.workflow, reply.body, None, self.deps.harness.now_ms());
-                Ok(Move { run, then, facts })
+                let facts = vec![(
+                    "flows.step.finished",
+                    json!({
+                        "step": bench.step.id, "kind": "model", "model": reply.model, "cost_micros": reply.cost_micros,
+                        "output": digest(&reply.body),
+                    }),
+                )];
+                let then = machine::step_done(
+                    &mut run,
+                    bench.workflow,
+                    reply.body,
+                    None,
+                    self.deps.harness.now_ms(),
+                );
+                Ok(Move::new(run, then, facts))
             }
             Err(fault) => {
                 let code = fault.code.as_str();
                 let violates = code.starts_with("model.") && !code.starts_with("model.provider_");
-                let facts = vec![("flows.step.retried", json!({"step": bench.step.id, "code": code, "side": "external"}))];
+                let facts = vec![(
+                    "flows.step.retried",
+                    json!({"step": bench.step.id, "code": code, "side": "external"}),
+                )];
                 let then = match fault.class {
-                    Class::Denied | Class::StepUp | Class::NeedsApproval => return self.decided_against(bench, run, Fault { class: Class::Denied, ..fault }),
+                    Class::Denied | Class::StepUp | Class::NeedsApproval => {
+                        return self.decided_against(bench, run, Fault { class: Class::Denied, ..fault });
+                    }
                     // An answer that breaks its contract gets one more try; then it is a matter for people.
                     Class::Upstream if violates && run.attempts.external >= 1 => {
-                        run.error = Some(RunError { code: code.to_owned(), step: bench.step.id.clone(), at_ms: bench.now_ms });
+                        run.error = Some(RunError {
+                            code: code.to_owned(),
+                            step: bench.step.id.clone(),
+                            at_ms: bench.now_ms,
+                        });
                         machine::finish(&mut run, Outcome::NeedsHuman, bench.now_ms)
                     }
-                    Class::Upstream => machine::external_failed(&mut run, bench.step, code, fault.retry_after_ms, bench.now_ms),
-                    _ if fault.class.retryable() || fault.class == Class::Internal => return Err(fault.into()),
+                    Class::Upstream => machine::external_failed(
+                        &mut run,
+                        bench.step,
+                        code,
+                        self.wait(fault.retry_after_ms),
+                        bench.now_ms,
+                    ),
+                    _ if fault.class.retryable() || fault.class == Class::Internal => {
+                        return Err(fault.into());
+                    }
                     _ => machine::step_failed(&mut run, bench.step, code, bench.now_ms),
                 };
-                Ok(Move { run, then, facts: if matches!(then, Then::At(_)) { facts } else { Vec::new() } })
+                Ok(Move::new(run, then, if matches!(then, Then::At(_)) { facts } else { Vec::new() }))
             }
         }
     }
 
-    async fn checkpoint(&self, bench: &Bench<'_>, mut run: RunDoc, approval: &ApprovalStep, scope: &Scope) -> Result<Move, Stop> {
-        let preview = approval.preview.iter().map(|(label, source)| Ok((label.clone(), template::text(source, scope)?)));
+    async fn checkpoint(
+        &self,
+        bench: &Bench<'_>,
+        mut run: RunDoc,
+        approval: &ApprovalStep,
+        scope: &Scope,
+    ) -> Result<Move, Stop> {
+        let preview = approval
+            .preview
+            .iter()
+            .map(|(label, source)| Ok((label.clone(), template::text(source, scope)?)));
         let preview = match preview.collect::<Result<Vec<_>, TemplateError>>() {
             Ok(preview) => preview,
             Err(error) => return Ok(self.template_failed(bench, run, &error)),
@@ -618,9 +768,10 @@ impl Engine {
         let key = format!("{}:{}:{}", run.id, bench.step.id, run.attempts.calls);
         match self.act(bench, "flows.approval.pass", &args, key).await {
             Ok(Done::Waiting { approval, .. }) => {
-                let facts = vec![("flows.step.waiting", json!({"step": bench.step.id, "approval": approval}))];
+                let facts =
+                    vec![("flows.step.waiting", json!({"step": bench.step.id, "approval": approval}))];
                 let then = machine::wait(&mut run, approval, bench.now_ms);
-                Ok(Move { run, then, facts })
+                Ok(Move::new(run, then, facts))
             }
             Ok(Done::Outcome { .. }) => Err(Stop::Lost),
             Err(fault) => self.decided_against(bench, run, fault),
@@ -628,10 +779,16 @@ impl Engine {
     }
 
     /// Commits a move: the run, its facts, the end of this job, the beginning of the next.
-    async fn commit(&self, lease: Lease, stored: &Stored<RunDoc>, moved: Move, ctx: &Ctx) -> Result<Option<Lease>, Stop> {
+    async fn commit(
+        &self,
+        lease: Lease,
+        stored: &Stored<RunDoc>,
+        moved: Move,
+        ctx: &Ctx,
+    ) -> Result<Option<Lease>, Stop> {
         let harness = &self.deps.harness;
         let stamp = harness.stamp(ctx);
-        let Move { mut run, then, facts } = moved;
+        let Move { mut run, then, facts, aside } = moved;
         let mut draft = stamp.draft();
         let mut state = |kind: &'static str, outcome: Value, run: &mut RunDoc| {
             let mut fact = stamp.fact(kind, &run.id, (<RunDoc as store::Document>::KIND, &run.id), outcome);
@@ -639,6 +796,8 @@ impl Engine {
             run.last_fact = fact.id.clone();
             draft.fact(fact);
         };
+        let silent = facts.is_empty() && matches!(run.status, Status::Running | Status::Waiting);
+        let of_call = facts.iter().any(|(kind, _)| *kind == "flows.tool.finished");
         for (kind, outcome) in facts {
             state(kind, outcome, &mut run);
         }
@@ -656,17 +815,25 @@ impl Engine {
             }
             Status::Running | Status::Waiting | Status::Finished | Status::Dead => {}
         }
-        if run != stored.doc {
-            draft.put_if(stored, &run);
+        if silent {
+            // The step ended without a word of its own: it failed or was refused, and the workflow says where to.
+            let error = run.error.as_ref().map(|error| error.code.clone());
+            state(
+                "flows.step.finished",
+                json!({"step": stored.step, "code": error, "next": run.step}),
+                &mut run,
+            );
         }
-        next_job(&mut draft, &stamp, &run.id, then);
-        if draft.facts.is_empty() {
-            let fact = stamp.fact("flows.step.dropped", &run.id, (<RunDoc as store::Document>::KIND, &run.id), json!({}));
-            draft.fact(fact);
+        next_job(&mut draft, &stamp, &mut run, then);
+        if let Some(first) = draft.facts.first_mut() {
+            first.aside = aside;
         }
+        draft.put_if(stored, &run);
         match harness.conclude(lease, draft, Vec::new()).await {
             Ok(committed) => {
-                crash::point("tool.finished");
+                if of_call {
+                    crash::point("tool.finished");
+                }
                 Ok(committed.held.into_iter().next())
             }
             Err(CommitError::Conflict { .. } | CommitError::Fenced) => Err(Stop::Lost),
@@ -675,20 +842,20 @@ impl Engine {
     }
 }
 
-fn next_job(draft: &mut kernel::Draft, stamp: &Stamp, run: &Id, then: Then) {
-    let body = json!({"run": run});
-    match then {
-        Then::GoOn => {
-            draft.job(stamp.id("job"), &STEP, stamp.at_ms, true, &body);
-        }
-        Then::At(at_ms) => {
-            draft.job(stamp.id("job"), &STEP, at_ms, false, &body);
-        }
-        Then::Rest => {}
-    }
+/// Begins the job that takes the run on, if it goes on. A call that is pending and not in doubt has certainly not been made
+/// since, or may be made again: the next job's first start sends it.
+fn next_job(draft: &mut kernel::Draft, stamp: &Stamp, run: &mut RunDoc, then: Then) {
+    let (at_ms, held) = match then {
+        Then::GoOn => (stamp.at_ms, true),
+        Then::At(at_ms) => (at_ms, false),
+        Then::Rest => return,
+    };
+    let job = stamp.id("job");
+    run.job = Some(job.clone());
+    let send = run.pending.as_ref().is_some_and(|pending| !pending.unknown);
+    draft.job(job, &STEP, at_ms, held, &json!({"run": run.id, "send": send}));
 }
 
 fn digest(value: &Value) -> String {
     hex::encode(&sha256(&canonical::canonical(value).unwrap_or_else(|_| value.to_string().into_bytes())))
 }
-

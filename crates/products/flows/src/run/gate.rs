@@ -4,23 +4,29 @@
 //! sent. When policy wants people first, the act waits; it is this act, with these arguments, that is approved, and when
 //! it is finally carried out the same plan commits the intent and begins the job that sends.
 
-use super::{Outcome, Pending, RunDoc, STEP, Status, machine};
-use crate::connector::manifest::Action;
+use super::{Outcome, Pending, RunDoc, STEP, Status, call, machine};
+use crate::connector::manifest::{Action, Effect};
 use crate::connector::record::{Connector, Version, connector_id, version_id};
 use crate::connector::request;
-use crate::workflow::record::{Source, source_id};
+use crate::template::Scope;
 use crate::workflow::model::{StepKind, Workflow};
+use crate::workflow::record::{Source, source_id};
 use act::{Class, Draw as _, Fault, Plan, Stamp, Target, Verb};
 use futures::FutureExt as _;
-use kernel::Id;
+use kernel::{Id, TenantId};
+use parking_lot::Mutex;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
 use store::{Document as _, Stored, View};
 
+/// Most workflow versions kept parsed.
+const VERSIONS_MAX: usize = 512;
+
 /// Arguments of `flows.tool.call` and `flows.tool.reconcile`.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CallArgs {
     /// The run.
@@ -40,7 +46,7 @@ pub struct CallArgs {
 }
 
 /// What a workflow tells policy and approvers about a call.
-#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Hints {
     /// Whether the workflow asks for it to happen without a person.
@@ -88,17 +94,33 @@ pub(super) async fn run_read(view: &View, text: &str) -> Result<Stored<RunDoc>, 
     view.get::<RunDoc>(&id).await?.ok_or_else(|| Fault::not_found("run"))
 }
 
-/// The workflow version that a run is pinned to.
-pub(super) async fn workflow_read(view: &View, digest: &str) -> Result<Workflow, Fault> {
+/// The workflow version that a run is pinned to. Versions never change, so what was read once is kept; by tenant, so that
+/// a digest learned elsewhere opens nothing.
+pub(super) async fn workflow_read(view: &View, digest: &str) -> Result<Arc<Workflow>, Fault> {
+    static VERSIONS: OnceLock<Mutex<HashMap<(TenantId, String), Arc<Workflow>>>> = OnceLock::new();
+    let versions = VERSIONS.get_or_init(Mutex::default);
+    let key = (view.tenant().clone(), digest.to_owned());
+    if let Some(known) = versions.lock().get(&key) {
+        return Ok(known.clone());
+    }
     let id = source_id(digest).ok_or_else(|| Fault::not_found("workflow version"))?;
     let source = view.peek::<Source>(&id).await?.ok_or_else(|| Fault::not_found("workflow version"))?;
-    crate::workflow::parse::parse(&source.text).map_err(|_| act::internal("a published workflow no longer parses"))
+    let workflow = crate::workflow::parse::parse(&source.text)
+        .map_err(|_| act::internal("a published workflow no longer parses"))?;
+    let workflow = Arc::new(workflow);
+    let mut versions = versions.lock();
+    if versions.len() >= VERSIONS_MAX {
+        versions.clear();
+    }
+    versions.insert(key, workflow.clone());
+    Ok(workflow)
 }
 
 /// The connector version that a run is pinned to, as long as the connector is installed at all.
 pub(super) async fn connector_read(view: &View, run: &RunDoc, name: &str) -> Result<Version, Fault> {
     let missing = || Fault::not_found("connector");
-    let installed = view.get::<Connector>(&connector_id(name).ok_or_else(missing)?).await?.ok_or_else(missing)?;
+    let installed =
+        view.get::<Connector>(&connector_id(name).ok_or_else(missing)?).await?.ok_or_else(missing)?;
     if installed.removed_at_ms.is_some() {
         return Err(Fault::conflict("flows.connector_removed", "the connector has been removed"));
     }
@@ -110,9 +132,11 @@ fn action_of<'v>(version: &'v Version, name: &str) -> Result<&'v Action, Fault> 
     version.manifest.action(name).ok_or_else(|| Fault::not_found("action"))
 }
 
+/// Whether the run is at this step, and whether people have agreed to what it does there. They may be faster than the
+/// commit that records the wait: then the run still counts as running.
 fn in_step(run: &RunDoc, step: &str, stamp: &Stamp) -> Result<bool, Fault> {
-    let waiting = match (run.status, &run.approval) {
-        (Status::Running, _) => false,
+    let granted = match (run.status, &run.approval) {
+        (Status::Running, _) => !stamp.approvals.is_empty(),
         (Status::Waiting, Some(approval)) if stamp.approvals.contains(approval) => true,
         _ => {
             return Err(Fault::conflict(
@@ -124,11 +148,14 @@ fn in_step(run: &RunDoc, step: &str, stamp: &Stamp) -> Result<bool, Fault> {
     if run.step != step {
         return Err(Fault::conflict("flows.run_state", "the run is at another step"));
     }
-    Ok(waiting)
+    Ok(granted)
 }
 
-fn begin(plan: &mut Plan, stamp: &Stamp, run: &Id, send: bool) {
-    plan.draft.job(stamp.id("job"), &STEP, stamp.at_ms, true, &json!({"run": run, "send": send}));
+/// Begins the job that takes the run on from here; any other lets go of it. Before the run is put.
+pub(super) fn begin(plan: &mut Plan, stamp: &Stamp, run: &mut RunDoc, send: bool) {
+    let job = stamp.id("job");
+    run.job = Some(job.clone());
+    plan.draft.job(job, &STEP, stamp.at_ms, true, &json!({"run": run.id, "send": send}));
 }
 
 async fn aim(view: &View, args: &Value) -> Result<Target, Fault> {
@@ -138,7 +165,8 @@ async fn aim(view: &View, args: &Value) -> Result<Target, Fault> {
     let action = action_of(&version, &args.action)?;
     let marker = crate::effect::marker(&args.effect_key);
     let params = args.params.as_object().cloned().unwrap_or_default();
-    request::params_check(action, &params).map_err(|error| Fault::invalid("flows.params_invalid", error.to_string()))?;
+    request::params_check(action, &params)
+        .map_err(|error| Fault::invalid("flows.params_invalid", error.to_string()))?;
     let host = version.host().unwrap_or_default();
     let mut target = Target::of(RunDoc::KIND, &run.id);
     target.attributes = json!({
@@ -185,12 +213,23 @@ fn tool_call() -> Verb {
                 let args: CallArgs = act::parse(args)?;
                 let stored = run_read(view, &args.run).await?;
                 let mut run = stored.doc.clone();
-                let waited = in_step(&run, &args.step, stamp)?;
+                let granted = in_step(&run, &args.step, stamp)?;
                 if run.pending.is_some() {
                     return Err(Fault::conflict("flows.run_state", "a call of this run is in flight"));
                 }
                 let version = connector_read(view, &run, &args.connector).await?;
                 let action = action_of(&version, &args.action)?;
+                let workflow = workflow_read(view, &run.workflow_digest).await?;
+                let due = match workflow.step(&args.step).map(|(_, step)| &step.kind) {
+                    Some(StepKind::Tool(tool)) => {
+                        call::due(&run, &version, &args.step, tool, &Scope::new(&run.names())).ok()
+                    }
+                    _ => None,
+                };
+                if due.as_ref() != Some(&args) {
+                    let message = "this is not the call that the run is about to make";
+                    return Err(Fault::conflict("flows.call_mismatch", message));
+                }
                 let mut fact = stamp.fact(
                     "flows.tool.intended",
                     &run.id,
@@ -202,7 +241,7 @@ fn tool_call() -> Verb {
                     }),
                 );
                 fact.causes.push(run.last_fact.clone());
-                if waited {
+                if granted {
                     machine::resume(&mut run, stamp.at_ms);
                 }
                 run.last_fact = fact.id.clone();
@@ -219,10 +258,10 @@ fn tool_call() -> Verb {
                 });
                 let mut plan =
                     Plan { draft: stamp.draft(), outcome: json!({"run": run.id, "intended": fact.id}) };
-                plan.draft.put_if(&stored, &run).fact(fact);
-                if waited {
-                    begin(&mut plan, stamp, &run.id, true);
+                if granted {
+                    begin(&mut plan, stamp, &mut run, true);
                 }
+                plan.draft.put_if(&stored, &run).fact(fact);
                 Ok(plan)
             }
             .boxed()
@@ -246,6 +285,14 @@ fn tool_reconcile() -> Verb {
                 let stored = run_read(view, &args.run).await?;
                 let mut run = stored.doc.clone();
                 in_step(&run, &args.step, stamp)?;
+                let version = connector_read(view, &run, &args.connector).await?;
+                let reads = action_of(&version, &args.action)?.effect == Effect::Read;
+                let own = run.pending.as_ref().is_some_and(|pending| {
+                    pending.connector == args.connector && pending.effect_key == args.effect_key
+                });
+                if !reads || !own {
+                    return Err(Fault::conflict("flows.call_mismatch", "this does not look at the call that is in doubt"));
+                }
                 let state = || Fault::conflict("flows.run_state", "no call of this run is in doubt");
                 let reconciled = {
                     let pending = run.pending.as_mut().filter(|pending| pending.unknown).ok_or_else(state)?;
@@ -291,8 +338,16 @@ fn tool_close() -> Verb {
                 let args: CloseArgs = act::parse(args)?;
                 let stored = run_read(view, args.args["run"].as_str().unwrap_or_default()).await?;
                 let mut run = stored.doc.clone();
-                let waits = run.status == Status::Waiting
-                    && run.approval.as_ref().is_some_and(|approval| approval.as_str() == args.approval);
+                let waits = match run.status {
+                    Status::Waiting => {
+                        run.approval.as_ref().is_some_and(|approval| approval.as_str() == args.approval)
+                    }
+                    // Decided before the wait was recorded. If nobody says so now, it would wait for ever.
+                    Status::Running => {
+                        run.pending.is_none() && args.args["step"].as_str() == Some(run.step.as_str())
+                    }
+                    Status::Finished | Status::Dead => false,
+                };
                 if !waits {
                     return Err(Fault::conflict(
                         "flows.run_state",
@@ -323,10 +378,10 @@ fn tool_close() -> Verb {
                 run.last_fact = fact.id.clone();
                 let mut plan =
                     Plan { draft: stamp.draft(), outcome: json!({"run": run.id, "status": run.status}) };
-                plan.draft.put_if(&stored, &run).fact(fact);
                 if then == machine::Then::GoOn {
-                    begin(&mut plan, stamp, &run.id, false);
+                    begin(&mut plan, stamp, &mut run, false);
                 }
+                plan.draft.put_if(&stored, &run).fact(fact);
                 Ok(plan)
             }
             .boxed()
@@ -380,10 +435,10 @@ fn approval_pass() -> Verb {
                 fact.causes.push(run.last_fact.clone());
                 run.last_fact = fact.id.clone();
                 let mut plan = Plan { draft: stamp.draft(), outcome: json!({"run": run.id, "status": run.status}) };
-                plan.draft.put_if(&stored, &run).fact(fact);
                 if then == machine::Then::GoOn {
-                    begin(&mut plan, stamp, &run.id, false);
+                    begin(&mut plan, stamp, &mut run, false);
                 }
+                plan.draft.put_if(&stored, &run).fact(fact);
                 Ok(plan)
             }
             .boxed()

@@ -3,14 +3,10 @@
 //! Each takes a run as it was read and returns it as it shall be. None reads a clock, and none is forgiving: a transition
 //! that does not apply is an error, and the commit that would have made it does not happen.
 
-use super::{Attempts, Outcome, RunDoc, RunError, Status};
+use super::{Attempts, CONTENT_BYTES_MAX, Outcome, RunDoc, RunError, Status};
+use crate::effect;
 use crate::workflow::model::{DEAD, END, NEEDS_HUMAN, Step, Workflow};
 use serde_json::Value;
-
-/// First wait after a failure, in milliseconds; doubled each time.
-pub const BACKOFF_MS: i64 = 500;
-/// Longest wait after a failure.
-pub const BACKOFF_MS_MAX: i64 = 60_000;
 
 /// What the engine does after a transition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +19,17 @@ pub enum Then {
     Rest,
 }
 
-/// Ends the current step with `output` and moves to `to`, or to the ordinary successor.
+/// What decides how long to wait before the next attempt.
+#[derive(Debug, Clone, Copy)]
+pub struct Wait {
+    /// What the other side asked for, in milliseconds.
+    pub asked_ms: Option<i64>,
+    /// Any number, for jitter.
+    pub random: u64,
+}
+
+/// Ends the current step with `output` and moves to `to`, or to the ordinary successor. A step without an output, one
+/// that was passed over, leaves its name undefined.
 pub fn step_done(
     run: &mut RunDoc,
     workflow: &Workflow,
@@ -32,7 +38,18 @@ pub fn step_done(
     now_ms: i64,
 ) -> Then {
     let at = workflow.step(&run.step).map_or(0, |(at, _)| at);
-    run.outputs.insert(run.step.clone(), output);
+    if !output.is_null() {
+        run.outputs.insert(run.step.clone(), output);
+    }
+    if run.content_bytes() > CONTENT_BYTES_MAX {
+        run.outputs.remove(&run.step);
+        run.pending = None;
+        return match workflow.step(&run.step) {
+            Some((_, step)) => step_failed(run, step, "flows.output_too_large", now_ms),
+            None => die(run, "flows.output_too_large", now_ms),
+        };
+    }
+    run.error = None;
     let to = to.unwrap_or_else(|| workflow.successor(at)).to_owned();
     move_to(run, &to, now_ms)
 }
@@ -61,6 +78,7 @@ pub fn finish(run: &mut RunDoc, outcome: Outcome, now_ms: i64) -> Then {
     run.finished_at_ms = Some(now_ms);
     run.pending = None;
     run.approval = None;
+    run.job = None;
     END.clone_into(&mut run.step);
     run.scrub();
     Then::Rest
@@ -70,9 +88,8 @@ pub fn finish(run: &mut RunDoc, outcome: Outcome, now_ms: i64) -> Then {
 pub fn die(run: &mut RunDoc, code: &str, now_ms: i64) -> Then {
     run.status = Status::Dead;
     run.finished_at_ms = Some(now_ms);
-    if run.error.as_ref().is_none_or(|error| error.step != run.step) {
-        run.error = Some(RunError { code: code.to_owned(), step: run.step.clone(), at_ms: now_ms });
-    }
+    run.job = None;
+    run.error = Some(RunError { code: code.to_owned(), step: run.step.clone(), at_ms: now_ms });
     Then::Rest
 }
 
@@ -82,39 +99,33 @@ pub fn step_failed(run: &mut RunDoc, step: &Step, code: &str, now_ms: i64) -> Th
     if step.on_error == DEAD { die(run, code, now_ms) } else { move_to(run, &step.on_error.clone(), now_ms) }
 }
 
-/// A system outside failed and the call has certainly had no effect: again later, or for good.
-pub fn external_failed(
-    run: &mut RunDoc,
-    step: &Step,
-    code: &str,
-    retry_after_ms: Option<i64>,
-    now_ms: i64,
-) -> Then {
-    run.pending = None;
+/// A system outside failed, and the call has certainly had no effect or may be repeated: again later, or for good. A call
+/// that was permitted stays permitted: it is the same effect, and people who agreed to it need not agree twice.
+pub fn external_failed(run: &mut RunDoc, step: &Step, code: &str, wait: Wait, now_ms: i64) -> Then {
     run.attempts.external += 1;
+    if let Some(pending) = &mut run.pending {
+        pending.unknown = false;
+        pending.reconciled = 0;
+        // Looks at what became of the next attempt are asked for under keys of their own.
+        run.attempts.calls += 1;
+    }
+    let wait_ms = effect::wait_ms(wait.asked_ms, run.attempts.external, wait.random);
     run.error = Some(RunError { code: code.to_owned(), step: step.id.clone(), at_ms: now_ms });
-    if run.attempts.external > step.retry.external || late(run, step, now_ms) {
+    if run.attempts.external > step.retry.external || late(run, step, now_ms.saturating_add(wait_ms)) {
+        run.pending = None;
         return step_failed(run, step, code, now_ms);
     }
-    Then::At(
-        now_ms + retry_after_ms.unwrap_or(0).clamp(backoff_ms(run.attempts.external), BACKOFF_MS_MAX * 10),
-    )
+    Then::At(now_ms.saturating_add(wait_ms))
 }
 
 /// This system failed: again later, or the dead letters. Never `on_error`: the workflow did nothing wrong.
-pub fn engine_failed(
-    run: &mut RunDoc,
-    step: &Step,
-    code: &str,
-    retry_after_ms: Option<i64>,
-    now_ms: i64,
-) -> Then {
+pub fn engine_failed(run: &mut RunDoc, step: &Step, code: &str, wait: Wait, now_ms: i64) -> Then {
     run.attempts.engine += 1;
     run.error = Some(RunError { code: code.to_owned(), step: step.id.clone(), at_ms: now_ms });
     if run.attempts.engine > step.retry.engine {
         return die(run, code, now_ms);
     }
-    Then::At(now_ms + retry_after_ms.unwrap_or(0).clamp(backoff_ms(run.attempts.engine), BACKOFF_MS_MAX))
+    Then::At(now_ms.saturating_add(effect::wait_ms(wait.asked_ms, run.attempts.engine, wait.random)))
 }
 
 /// Nobody knows whether the call had an effect.
@@ -130,6 +141,7 @@ pub fn call_unknown(run: &mut RunDoc, code: &str, now_ms: i64) -> Then {
 /// It waits for people.
 pub fn wait(run: &mut RunDoc, approval: kernel::Id, now_ms: i64) -> Then {
     run.status = Status::Waiting;
+    run.job = None;
     run.approval = Some(approval);
     run.waiting_since_ms = Some(now_ms);
     Then::Rest
@@ -167,8 +179,4 @@ pub fn late(run: &RunDoc, step: &Step, now_ms: i64) -> bool {
 /// Whether the run has.
 pub fn run_late(run: &RunDoc, workflow: &Workflow, now_ms: i64) -> bool {
     now_ms - run.created_at_ms - run.waited_ms > workflow.limits.deadline_ms
-}
-
-fn backoff_ms(failures: u32) -> i64 {
-    (BACKOFF_MS << failures.saturating_sub(1).min(10)).min(BACKOFF_MS_MAX)
 }

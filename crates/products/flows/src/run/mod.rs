@@ -31,6 +31,9 @@ use std::collections::BTreeMap;
 use store::Document;
 use store::key::Key;
 
+/// Most bytes of content, event and outputs together, that a run holds.
+pub const CONTENT_BYTES_MAX: usize = 256 * 1024;
+
 /// Takes a run on. One per live run.
 pub static STEP: JobKind = JobKind {
     name: "flows.step",
@@ -157,6 +160,10 @@ pub struct RunDoc {
     pub step: String,
     /// Attempts at it.
     pub attempts: Attempts,
+    /// The job that may move it; none while it waits and once it has ended. A job that comes late, because its lease ran
+    /// out while somebody else took the run on, finds another one here and lets go.
+    #[serde(default)]
+    pub job: Option<Id>,
     /// A call in flight.
     pub pending: Option<Pending>,
     /// What it waits for.
@@ -171,7 +178,7 @@ pub struct RunDoc {
     pub started_by: Id,
     /// Joins its facts with logs.
     pub trace: String,
-    /// The event's own identity, if it has one: what makes a second run for it a duplicate.
+    /// Digest of the event's own identity, if it has one: what makes a second run for it a duplicate.
     pub source: Option<String>,
     /// Its last fact: the cause of the next.
     pub last_fact: Id,
@@ -243,9 +250,18 @@ impl RunDoc {
         ])
     }
 
+    /// Size of its content, in bytes.
+    pub fn content_bytes(&self) -> usize {
+        // Plain data always serialises.
+        let bytes = |value: &Value| serde_json::to_vec(value).map_or(usize::MAX, |bytes| bytes.len());
+        self.outputs.values().map(bytes).fold(bytes(&self.event), usize::saturating_add)
+    }
+
     /// Replaces content by digests.
     pub fn scrub(&mut self) {
-        let digest = |value: &Value| hex::encode(&sha256(&json::canonical(value).unwrap_or_else(|_| value.to_string().into())));
+        let digest = |value: &Value| {
+            hex::encode(&sha256(&json::canonical(value).unwrap_or_else(|_| value.to_string().into())))
+        };
         if !self.event.is_null() {
             self.digests.insert("event".into(), digest(&self.event));
         }
@@ -262,8 +278,8 @@ impl RunDoc {
 pub struct StepJob {
     /// The run.
     pub run: Id,
-    /// Whether the commit that began this job also committed an intent that nobody can have carried out before this
-    /// job's first start.
+    /// Whether the commit that began this job left a call that is known not to have been made, or that may be made
+    /// again: its first start sends it. Whoever starts later cannot know what the first one did.
     #[serde(default)]
     pub send: bool,
 }

@@ -44,9 +44,11 @@ fn shown(run: &RunDoc) -> Value {
 
 fn page(query: &QueryCtx<'_>, mut range: Range) -> Result<Range, Fault> {
     let limit = query.param("limit").map_or(Ok(PAGE_MAX), str::parse);
-    range.limit = limit.map_err(|_| Fault::invalid("request.invalid", "limit is a number"))?.clamp(1, PAGE_MAX);
+    range.limit =
+        limit.map_err(|_| Fault::invalid("request.invalid", "limit is a number"))?.clamp(1, PAGE_MAX);
     if let Some(after) = query.param("after") {
-        let cursor = || Fault::invalid("request.invalid", "after is the id of the last run of the page before");
+        let cursor =
+            || Fault::invalid("request.invalid", "after is the id of the last run of the page before");
         let created = query.param("after_ms").and_then(|text| text.parse::<i64>().ok()).ok_or_else(cursor)?;
         let key = Key::new().integer(created).bytes();
         range.after = Some(([range.prefix.clone(), key].concat(), Id::parse(after).map_err(|_| cursor())?));
@@ -55,9 +57,10 @@ fn page(query: &QueryCtx<'_>, mut range: Range) -> Result<Range, Fault> {
 }
 
 fn listed(found: &[Found<RunDoc>], limit: usize) -> Value {
-    let next = found.last().filter(|_| found.len() == limit).map(|last| {
-        json!({"after": last.stored.id, "after_ms": last.stored.created_at_ms})
-    });
+    let next = found
+        .last()
+        .filter(|_| found.len() == limit)
+        .map(|last| json!({"after": last.stored.id, "after_ms": last.stored.created_at_ms}));
     json!({"items": found.iter().map(|found| summary(&found.stored)).collect::<Vec<_>>(), "next": next})
 }
 
@@ -93,9 +96,14 @@ pub fn routes() -> Vec<Route> {
                 Arc::new(|query| {
                     async move {
                         let range = match query.param("state") {
-                            Some(state) if STATES.contains(&state) => Range::of("status", Key::new().text(state).bytes()),
+                            Some(state) if STATES.contains(&state) => {
+                                Range::of("status", Key::new().text(state).bytes())
+                            }
                             Some(_) => {
-                                return Err(Fault::invalid("request.invalid", format!("state is one of {}", STATES.join(", "))));
+                                return Err(Fault::invalid(
+                                    "request.invalid",
+                                    format!("state is one of {}", STATES.join(", ")),
+                                ));
                             }
                             None => Range { descending: true, ..Range::of("time", Vec::new()) },
                         };
@@ -108,7 +116,10 @@ pub fn routes() -> Vec<Route> {
             ),
             query: {
                 const QUERY: [Param; 4] = [
-                    Param { name: "state", summary: "running, waiting, dead, done, denied, expired, void, needs_human or cancelled" },
+                    Param {
+                        name: "state",
+                        summary: "running, waiting, dead, done, denied, expired, void, needs_human or cancelled",
+                    },
                     PAGING[0],
                     PAGING[1],
                     PAGING[2],
@@ -127,7 +138,9 @@ pub fn routes() -> Vec<Route> {
                 Arc::new(|query| {
                     async move {
                         let id = query.id("run", "run")?;
-                        Ok(shown(&*query.view.peek::<RunDoc>(&id).await?.ok_or_else(|| Fault::not_found("run"))?))
+                        Ok(shown(
+                            &*query.view.peek::<RunDoc>(&id).await?.ok_or_else(|| Fault::not_found("run"))?,
+                        ))
                     }
                     .boxed()
                 }),

@@ -2,7 +2,9 @@
 
 use super::check;
 use super::parse;
-use super::record::{Published, STARTS_MAX, Source, Starts, VERSIONS_MAX, VersionRow, source_id, starts_id, workflow_id};
+use super::record::{
+    Published, STARTS_MAX, Source, Starts, VERSIONS_MAX, VersionRow, source_id, starts_id, workflow_id,
+};
 use crate::connector::manifest::Manifest;
 use crate::connector::record::{Connector, Version, connector_id, version_id};
 use crate::connector::verbs::refused;
@@ -44,7 +46,10 @@ async fn manifests(view: &View, workflow: &Workflow) -> Result<BTreeMap<String, 
     let mut manifests = BTreeMap::new();
     for name in names {
         let Some(id) = connector_id(&name) else { continue };
-        let Some(connector) = view.get::<Connector>(&id).await?.filter(|doc| doc.removed_at_ms.is_none()) else { continue };
+        let Some(connector) = view.get::<Connector>(&id).await?.filter(|doc| doc.removed_at_ms.is_none())
+        else {
+            continue;
+        };
         let Some(version) = version_id(&connector.version) else { continue };
         if let Some(version) = view.peek::<Version>(&version).await? {
             manifests.insert(name, version.doc.manifest);
@@ -59,8 +64,15 @@ async fn published(view: &View, name: &str) -> Result<Stored<Published>, Fault> 
 }
 
 /// Takes a workflow out of what an event starts, or puts it in.
-async fn starts(view: &View, plan: &mut Plan, event: &(String, String), name: &str, starts: bool) -> Result<(), Fault> {
-    let id = starts_id(&event.0, &event.1).ok_or_else(|| Fault::invalid("flows.workflow_invalid", "the trigger's event has no such name"))?;
+async fn starts(
+    view: &View,
+    plan: &mut Plan,
+    event: &(String, String),
+    name: &str,
+    starts: bool,
+) -> Result<(), Fault> {
+    let id = starts_id(&event.0, &event.1)
+        .ok_or_else(|| Fault::invalid("flows.workflow_invalid", "the trigger's event has no such name"))?;
     let stored = view.get::<Starts>(&id).await?;
     let mut workflows = stored.as_ref().map(|stored| stored.workflows.clone()).unwrap_or_default();
     workflows.retain(|other| other != name);
@@ -99,10 +111,12 @@ pub fn verbs() -> Vec<Verb> {
                 async move {
                     let args: PublishArgs = act::parse(args)?;
                     let workflow = parsed(&args.yaml)?;
-                    let id = workflow_id(&workflow.name)
-                        .ok_or_else(|| Fault::invalid("flows.workflow_invalid", "the workflow's name cannot be used"))?;
+                    let id = workflow_id(&workflow.name).ok_or_else(|| {
+                        Fault::invalid("flows.workflow_invalid", "the workflow's name cannot be used")
+                    })?;
                     let mut target = Target::of(Published::KIND, &id);
-                    target.attributes = json!({"connectors": workflow.connectors(), "steps": workflow.steps.len()});
+                    target.attributes =
+                        json!({"connectors": workflow.connectors(), "steps": workflow.steps.len()});
                     target.preview = vec![("Workflow".into(), workflow.name)];
                     Ok(target)
                 }
@@ -197,7 +211,10 @@ pub fn verbs() -> Vec<Verb> {
                     let args: RetireArgs = act::parse(args)?;
                     let stored = published(view, &args.workflow).await?;
                     if stored.retired_at_ms.is_some() {
-                        return Err(Fault::conflict("request.state", "the workflow has been retired already"));
+                        return Err(Fault::conflict(
+                            "request.state",
+                            "the workflow has been retired already",
+                        ));
                     }
                     let doc = Published { retired_at_ms: Some(stamp.at_ms), ..stored.doc.clone() };
                     let mut plan = Plan { draft: stamp.draft(), outcome: doc.shown() };

@@ -1,3 +1,6 @@
-//! Integration tests of workflows: the shipped examples.
+//! Integration tests of workflows: the shipped examples, and runs through a whole house with a ticket system on a socket.
 
+mod desk;
 mod examples;
+mod house;
+mod runs;

@@ -45,6 +45,19 @@ pub const CODES: &[(&str, &str)] = &[
     ("model.not_plain", "the answer is not plain JSON"),
     ("model.ask_invalid", "the call itself is out of its limits"),
     ("model.schema_invalid", "the answer schema of the workflow cannot be used"),
+    ("model.needs_approval", "policy wants a person to approve the call, and a model call does not wait"),
+    ("model.provider_auth", "the provider does not accept the key"),
+    ("model.provider_content_filtered", "the provider's content filter stopped the prompt or the answer"),
+    ("model.provider_malformed", "the provider's reply is not one of its dialect"),
+    ("model.provider_model_unknown", "the provider has no such model, or no such path"),
+    ("model.provider_oversized", "the provider's reply is larger than is read"),
+    ("model.provider_quota", "the account at the provider is out of credit or quota"),
+    ("model.provider_rate_limited", "the provider asks to be called more slowly"),
+    ("model.provider_refused", "the model refused to answer"),
+    ("model.provider_request_invalid", "the provider does not accept the form of the request"),
+    ("model.provider_tool_call", "the model asked for a tool although it was offered none"),
+    ("model.provider_truncated", "the answer ended at its token limit"),
+    ("model.provider_unavailable", "the provider failed, or took too long"),
 ];
 
 /// Calls models. Cheap to clone.
@@ -77,8 +90,10 @@ impl Models {
 
     async fn call(&self, ctx: &Ctx, call: ModelCall) -> Result<ModelReply, Fault> {
         let (provider, model) = call.pin.split_once('/').ok_or_else(|| unknown(&call.pin))?;
+        // A provider names its own models; the baseline is named as a whole, so that no answer can pass for its.
+        let named = if provider == "baseline" { call.pin.as_str() } else { model };
         let ask = Ask {
-            model: Pin { model: model.to_owned(), accepts: call.accepts.clone() },
+            model: Pin { model: named.to_owned(), accepts: call.accepts.clone() },
             system: call.system.clone(),
             user: call.user.clone(),
             schema: call.schema.clone(),
@@ -157,8 +172,12 @@ impl Models {
                     return Err(act::internal("a model call was intended without a job"));
                 }
                 Done::Waiting { approval, .. } => {
-                    return Err(Fault::new(Class::NeedsApproval, "model.needs_approval", "policy wants a person to approve this call")
-                        .with(json!({"approval": approval})));
+                    return Err(Fault::new(
+                        Class::NeedsApproval,
+                        "model.needs_approval",
+                        "policy wants a person to approve this call",
+                    )
+                    .with(json!({"approval": approval})));
                 }
             }
         }

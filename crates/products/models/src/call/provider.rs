@@ -12,7 +12,8 @@ use kernel::TenantId;
 use std::sync::Arc;
 
 /// Opens the key of a provider for a tenant. It is asked for at each call and forgotten after it.
-pub type OpenKey = Arc<dyn for<'a> Fn(&'a TenantId) -> BoxFuture<'a, Result<SecretHeader, Fault>> + Send + Sync>;
+pub type OpenKey =
+    Arc<dyn for<'a> Fn(&'a TenantId) -> BoxFuture<'a, Result<SecretHeader, Fault>> + Send + Sync>;
 
 /// A provider that speaks the OpenAI dialect.
 #[derive(Clone)]
@@ -61,7 +62,9 @@ impl Providers {
         match (provider, &self.baseline, &self.openai, &self.egress) {
             ("baseline", Some(baseline), _, _) => Ok(baseline.answer(ask)),
             ("openai", _, Some(openai), Some(egress)) => openai.ask(egress, tenant, ask).await,
-            _ => Err(Fault::invalid("model.provider_unknown", "no provider of this name is configured").into()),
+            _ => {
+                Err(Fault::invalid("model.provider_unknown", "no provider of this name is configured").into())
+            }
         }
     }
 }
@@ -84,7 +87,9 @@ impl OpenAi {
         let headers: Vec<(String, String)> = reply
             .headers
             .iter()
-            .map(|(name, value)| (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
+            .map(|(name, value)| {
+                (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
+            })
             .collect();
         openai::reply(reply.status.as_u16(), &headers, &reply.body).map_err(|error| {
             let (class, retry_after_ms) = match error.class {

@@ -141,7 +141,12 @@ pub(super) fn orphan(harness: Harness) -> JobSpec {
 async fn close(harness: &Harness, lease: Lease) -> Result<(), Fault> {
     let body: Value = serde_json::from_slice(&lease.body).map_err(act::internal)?;
     let id = Id::parse(body["call"].as_str().unwrap_or_default()).map_err(act::internal)?;
-    let ctx = harness.service("models", &lease.tenant, lease.authority.on_behalf_of.clone(), &lease.authority.trace);
+    let ctx = harness.service(
+        "models",
+        &lease.tenant,
+        lease.authority.on_behalf_of.clone(),
+        &lease.authority.trace,
+    );
     let stamp = harness.stamp(&ctx);
     let view = harness.store().view(&lease.tenant, stamp.at_ms);
     let stored = view.get::<CallDoc>(&id).await?.ok_or_else(|| Fault::not_found("call"))?;

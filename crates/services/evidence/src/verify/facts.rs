@@ -30,7 +30,10 @@ impl<'a> Facts<'a> {
         let lines = bytes.iter().filter(|byte| **byte == b'\n').count();
         let claimed = predicate.ranges.iter().try_fold(0u64, |sum, (from, to)| sum.checked_add(to - from));
         if claimed != Some(lines as u64) {
-            return fail(Reason::RangeGap, format!("{lines} facts for ranges of {}", claimed.unwrap_or(u64::MAX)));
+            return fail(
+                Reason::RangeGap,
+                format!("{lines} facts for ranges of {}", claimed.unwrap_or(u64::MAX)),
+            );
         }
         // Complete streams are gapless from their first fact; the others only ascend.
         let complete: HashSet<&str> = predicate.streams.iter().map(|claim| claim.stream.as_str()).collect();
@@ -51,7 +54,9 @@ impl<'a> Facts<'a> {
             if leaf.origin != predicate.origin {
                 return fail(Reason::FactOrigin, at());
             }
-            if leaf.at_ms < newest_ms.saturating_sub(SKEW_MS) || leaf.at_ms > predicate.created_at_ms.saturating_add(SKEW_MS) {
+            if leaf.at_ms < newest_ms.saturating_sub(SKEW_MS)
+                || leaf.at_ms > predicate.created_at_ms.saturating_add(SKEW_MS)
+            {
                 return fail(Reason::FactTime, at());
             }
             newest_ms = newest_ms.max(leaf.at_ms);
@@ -64,7 +69,10 @@ impl<'a> Facts<'a> {
             let gapless = whole || complete.contains(leaf.stream);
             let follows = if gapless { leaf.stream_n == last + 1 } else { leaf.stream_n > last };
             if !follows {
-                return fail(Reason::StreamGap, format!("{} after {last} in {}, {}", leaf.stream_n, leaf.stream, at()));
+                return fail(
+                    Reason::StreamGap,
+                    format!("{} after {last} in {}, {}", leaf.stream_n, leaf.stream, at()),
+                );
             }
             if let Some(policy) = leaf.policy
                 && policy != last_policy
@@ -83,7 +91,10 @@ impl<'a> Facts<'a> {
         for claim in &predicate.streams {
             let last = self.streams.get(claim.stream.as_str()).copied().unwrap_or(0);
             if last != claim.last {
-                return fail(Reason::StreamGap, format!("{} ends at {last}, not at {}", claim.stream, claim.last));
+                return fail(
+                    Reason::StreamGap,
+                    format!("{} ends at {last}, not at {}", claim.stream, claim.last),
+                );
             }
         }
         Ok(if predicate.subject == WHOLE_LOG { self.streams.len() } else { predicate.streams.len() })

@@ -63,9 +63,15 @@ pub const CODES: &[(&str, &str)] = &[
     ("evidence.manifest_malformed", "the manifest is not a signed statement in canonical form"),
     ("evidence.manifest_type", "the manifest is of another type or version"),
     ("evidence.manifest_signature", "the manifest's signature does not verify"),
-    ("evidence.manifest_mismatch", "the manifest speaks of another log, size or range than the rest of the bundle"),
+    (
+        "evidence.manifest_mismatch",
+        "the manifest speaks of another log, size or range than the rest of the bundle",
+    ),
     ("evidence.evidence_key_unknown", "the manifest is signed by a key that the trust file does not name"),
-    ("evidence.evidence_key_expired", "the key that signed the manifest was not valid when the bundle was made"),
+    (
+        "evidence.evidence_key_expired",
+        "the key that signed the manifest was not valid when the bundle was made",
+    ),
     ("evidence.log_unknown", "the trust file names no log of this origin"),
     ("evidence.log_key_expired", "the log's key was not valid when the bundle was made"),
     ("evidence.checkpoint_malformed", "a checkpoint does not follow the C2SP grammar"),
@@ -73,7 +79,10 @@ pub const CODES: &[(&str, &str)] = &[
     ("evidence.checkpoint_signature", "a checkpoint's signature does not verify"),
     ("evidence.witness_quorum", "the trust file asks for more witnesses than were counted"),
     ("evidence.history_malformed", "the list of earlier checkpoints is not one"),
-    ("evidence.history_inconsistent", "an earlier checkpoint is not a prefix of the next: the log was rewritten"),
+    (
+        "evidence.history_inconsistent",
+        "an earlier checkpoint is not a prefix of the next: the log was rewritten",
+    ),
     ("evidence.proof_malformed", "the inclusion proof is not one"),
     ("evidence.range_gap", "there are more or fewer facts than the ranges claim"),
     ("evidence.fact_malformed", "a fact is not in the frozen form"),
@@ -169,7 +178,8 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // What a bundle says of itself may hold anything; a terminal gets no control characters from it.
-        let detail: String = self.detail.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+        let detail: String =
+            self.detail.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
         let says = CODES.iter().find(|(code, _)| *code == self.reason.code()).map_or("", |(_, says)| says);
         write!(f, "{says} ({detail})")
     }

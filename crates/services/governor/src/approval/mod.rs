@@ -163,7 +163,12 @@ pub fn expiry_job(approval: &Id) -> Id {
 }
 
 /// The digest that binds what an approver was shown.
-pub fn preview_digest(act: &str, target: (&str, &Id), args_digest: &Digest, preview: &[(String, String)]) -> String {
+pub fn preview_digest(
+    act: &str,
+    target: (&str, &Id),
+    args_digest: &Digest,
+    preview: &[(String, String)],
+) -> String {
     let shown = json!({
         "act": act, "target": [target.0, target.1], "args": hex::encode(args_digest),
         "preview": preview.iter().map(|(label, text)| json!([label, text])).collect::<Vec<_>>(),

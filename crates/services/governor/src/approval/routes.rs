@@ -39,7 +39,10 @@ pub fn routes() -> Vec<Route> {
                 }),
             ),
             query: &[
-                Param { name: "status", summary: "pending (default), granted, used, denied, expired or void" },
+                Param {
+                    name: "status",
+                    summary: "pending (default), granted, used, denied, expired or void",
+                },
                 Param { name: "limit", summary: "at most so many, 200 by default" },
             ],
         },
@@ -54,7 +57,11 @@ pub fn routes() -> Vec<Route> {
                 Arc::new(|query| {
                     async move {
                         let id = query.id("approval", "approval")?;
-                        let approval = query.view.peek::<Approval>(&id).await?.ok_or_else(|| Fault::not_found("approval"))?;
+                        let approval = query
+                            .view
+                            .peek::<Approval>(&id)
+                            .await?
+                            .ok_or_else(|| Fault::not_found("approval"))?;
                         Ok(shown(&approval))
                     }
                     .boxed()

@@ -51,7 +51,10 @@ impl Coded for ApprovalError {
     fn class(&self) -> Class {
         match self {
             ApprovalError::Own | ApprovalError::Tier(_) => Class::Denied,
-            ApprovalError::Twice | ApprovalError::Late | ApprovalError::Closed(_) | ApprovalError::Changed => Class::Conflict,
+            ApprovalError::Twice
+            | ApprovalError::Late
+            | ApprovalError::Closed(_)
+            | ApprovalError::Changed => Class::Conflict,
         }
     }
 }

@@ -63,7 +63,8 @@ fn entries(tar: &[u8]) -> Result<BTreeMap<String, Vec<u8>>, BundleError> {
             }
             return Ok(files);
         }
-        let (name, size) = header_read(header).ok_or_else(|| malformed("has an entry that is not a plain file"))?;
+        let (name, size) =
+            header_read(header).ok_or_else(|| malformed("has an entry that is not a plain file"))?;
         if !name_ok(name) {
             return Err(malformed("has an entry with a name that is not allowed"));
         }
@@ -91,7 +92,11 @@ fn entries(tar: &[u8]) -> Result<BTreeMap<String, Vec<u8>>, BundleError> {
 
 /// Name and size of a regular file in ustar format without extensions; anything else is `None`.
 fn header_read(header: &[u8; BLOCK]) -> Option<(&str, usize)> {
-    let sum: u32 = header.iter().enumerate().map(|(at, byte)| if (148..156).contains(&at) { 32 } else { u32::from(*byte) }).sum();
+    let sum: u32 = header
+        .iter()
+        .enumerate()
+        .map(|(at, byte)| if (148..156).contains(&at) { 32 } else { u32::from(*byte) })
+        .sum();
     let (name, size) = (text(&header[..100])?, octal(&header[124..136])?);
     let plain = header[156] == b'0'
         && header[257..263] == *b"ustar\0"
@@ -154,7 +159,9 @@ pub(super) fn write(files: &BTreeMap<String, Vec<u8>>) -> Result<Vec<u8>, Bundle
     }
     tar.resize(tar.len() + 2 * BLOCK, 0);
     let mut gzip = GzBuilder::new().mtime(0).operating_system(255).write(Vec::new(), Compression::best());
-    gzip.write_all(&tar).and_then(|()| gzip.finish()).map_err(|error| BundleError::Malformed(error.to_string()))
+    gzip.write_all(&tar)
+        .and_then(|()| gzip.finish())
+        .map_err(|error| BundleError::Malformed(error.to_string()))
 }
 
 #[cfg(test)]
@@ -222,7 +229,13 @@ mod tests {
             ("half an end", changed(|tar| tar.truncate(3 * BLOCK))),
             ("after the end", changed(|tar| tar.extend_from_slice(&[1; BLOCK]))),
             ("cut in a file", changed(|tar| tar.truncate(BLOCK + 4))),
-            ("twice", changed(|tar| { let entry = tar[..2 * BLOCK].to_vec(); tar.splice(..0, entry); })),
+            (
+                "twice",
+                changed(|tar| {
+                    let entry = tar[..2 * BLOCK].to_vec();
+                    tar.splice(..0, entry);
+                }),
+            ),
             ("empty", Vec::new()),
             ("no gzip", b"PK\x03\x04".to_vec()),
             ("trailing member", [write(&one()).unwrap(), write(&one()).unwrap()].concat()),

@@ -225,7 +225,12 @@ pub fn bundle_build(manifest: &Manifest, files: &Files) -> Result<Vec<u8>, Bundl
 ///
 /// # Errors
 /// If `unsigned` is no archive of a bundle, or is signed already.
-pub fn bundle_sign(unsigned: &[u8], keyid: &str, scope: &str, key: &SigningKey) -> Result<Vec<u8>, BundleError> {
+pub fn bundle_sign(
+    unsigned: &[u8],
+    keyid: &str,
+    scope: &str,
+    key: &SigningKey,
+) -> Result<Vec<u8>, BundleError> {
     let mut all = archive::read(unsigned)?;
     if all.contains_key(SIGNATURES) {
         return Err(BundleError::Signature("the bundle is signed already"));
@@ -234,7 +239,11 @@ pub fn bundle_sign(unsigned: &[u8], keyid: &str, scope: &str, key: &SigningKey) 
     let files = all
         .iter()
         .map(|(name, content)| {
-            Ok(FileHash { name: name.clone(), hash: hex::encode(&file_hash(name, content)?), algorithm: HASH.into() })
+            Ok(FileHash {
+                name: name.clone(),
+                hash: hex::encode(&file_hash(name, content)?),
+                algorithm: HASH.into(),
+            })
         })
         .collect::<Result<_, BundleError>>()?;
     let payload = Payload { files, keyid: Some(keyid.into()), scope: scope.into(), iat: None, iss: None };
@@ -271,13 +280,21 @@ pub fn bundle_open(bytes: &[u8], keys: &KeyRing, scope: &str) -> Result<Bundle, 
         return Err(BundleError::Engine(manifest.metadata.min_engine));
     }
     all.remove(MANIFEST);
-    Ok(Bundle { manifest, scope: scope.to_owned(), keyid: keyid.to_owned(), files: all, digest: kernel::sha256(bytes) })
+    Ok(Bundle {
+        manifest,
+        scope: scope.to_owned(),
+        keyid: keyid.to_owned(),
+        files: all,
+        digest: kernel::sha256(bytes),
+    })
 }
 
 /// Refuses to go back: a lower sequence number than the last, or the same one with other contents.
 pub fn rollback_check(last: Option<&Seen>, bundle: &Bundle) -> Result<(), BundleError> {
     match last {
-        Some(last) if bundle.seq() < last.seq || (bundle.seq() == last.seq && bundle.digest != last.digest) => {
+        Some(last)
+            if bundle.seq() < last.seq || (bundle.seq() == last.seq && bundle.digest != last.digest) =>
+        {
             Err(BundleError::Rollback { seq: bundle.seq(), last: last.seq })
         }
         _ => Ok(()),
@@ -301,7 +318,9 @@ fn files_check(signed: &[FileHash], files: &Files) -> Result<(), BundleError> {
         }
     }
     for (name, content) in files {
-        let hash = expected.remove(name.as_str()).ok_or_else(|| BundleError::Files(format!("{name} is not signed")))?;
+        let hash = expected
+            .remove(name.as_str())
+            .ok_or_else(|| BundleError::Files(format!("{name} is not signed")))?;
         if hex::decode32(hash) != Some(file_hash(name, content)?) {
             return Err(BundleError::Files(format!("{name} was changed")));
         }
@@ -359,13 +378,17 @@ fn manifest_check(manifest: &Manifest) -> Result<(), BundleError> {
         root.len() <= NAME_BYTES_MAX
             && root.split('/').all(|part| {
                 part.starts_with(|ch: char| ch.is_ascii_lowercase())
-                    && part.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+                    && part
+                        .bytes()
+                        .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
             })
             && root.split('/').next() != Some("system")
     };
-    let overlap = manifest.roots.iter().enumerate().any(|(at, a)| {
-        manifest.roots.iter().skip(at + 1).any(|b| under(a, b) || under(b, a))
-    });
+    let overlap = manifest
+        .roots
+        .iter()
+        .enumerate()
+        .any(|(at, a)| manifest.roots.iter().skip(at + 1).any(|b| under(a, b) || under(b, a)));
     let wrong = if manifest.revision.is_empty() || manifest.revision.len() > NAME_BYTES_MAX || !printable {
         "revision is 1 to 128 printable ASCII characters"
     } else if manifest.roots.is_empty() || manifest.roots.len() > ROOTS_MAX {
@@ -406,6 +429,7 @@ fn data_check(content: &[u8], roots: &[String]) -> Result<(), BundleError> {
             descend(value, &at, roots)
         })
     }
-    let value = serde_json::from_slice(content).map_err(|error| BundleError::Malformed(format!("{DATA}: {error}")))?;
+    let value = serde_json::from_slice(content)
+        .map_err(|error| BundleError::Malformed(format!("{DATA}: {error}")))?;
     descend(&value, "", roots).map_err(BundleError::Malformed)
 }

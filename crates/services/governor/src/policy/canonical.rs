@@ -60,7 +60,9 @@ fn value(out: &mut Vec<u8>, text: &str, depth: usize) -> Result<(), String> {
         }
         Some(b'"') => string(out, &serde_json::from_str::<String>(text).map_err(explain)?),
         Some(b't' | b'f' | b'n') => out.extend_from_slice(text.as_bytes()),
-        _ if text.len() <= NUMBER_BYTES_MAX && !text.contains(['e', 'E']) => out.extend_from_slice(text.as_bytes()),
+        _ if text.len() <= NUMBER_BYTES_MAX && !text.contains(['e', 'E']) => {
+            out.extend_from_slice(text.as_bytes())
+        }
         _ => return Err("numbers have at most 32 characters and no exponent".into()),
     }
     Ok(())
@@ -118,9 +120,15 @@ mod tests {
     fn writes_what_opa_hashes() {
         for (text, want) in [
             (r#" { "b" : [ 1 , 1.0, -0 ], "a" : { } } "#, r#"{"a":{},"b":[1,1.0,-0]}"#),
-            (r#"{"c":123.45678911111111111111,"é":"α","Z":null,"\u0061b":true}"#, r#"{"Z":null,"ab":true,"c":123.45678911111111111111,"é":"α"}"#),
+            (
+                r#"{"c":123.45678911111111111111,"é":"α","Z":null,"\u0061b":true}"#,
+                r#"{"Z":null,"ab":true,"c":123.45678911111111111111,"é":"α"}"#,
+            ),
             (r#""<foo>&</foo>\/\u007f""#, "\"<foo>&</foo>/\u{7f}\""),
-            (r#""\u0000\u0008\u0009\u000a\u000c\u000d\u001f\u2028\"\\""#, r#""\u0000\b\t\n\f\r\u001f\u2028\"\\""#),
+            (
+                r#""\u0000\u0008\u0009\u000a\u000c\u000d\u001f\u2028\"\\""#,
+                r#""\u0000\b\t\n\f\r\u001f\u2028\"\\""#,
+            ),
             ("[]", "[]"),
             ("false", "false"),
         ] {
@@ -132,8 +140,22 @@ mod tests {
     fn refuses_what_readers_disagree_about() {
         let deep = "[".repeat(100_000) + &"]".repeat(100_000);
         for text in [
-            r#"{"a":1,"a":1}"#, r#"{"a":1,"\u0061":2}"#, "1e9", "1E400", "01", "1.", "nul", "", "[1,]", "{a:1}",
-            r#""\ud800""#, "\"\u{1}\"", "1 2", "123456789012345678901234567890123", "\u{feff}{}", &deep,
+            r#"{"a":1,"a":1}"#,
+            r#"{"a":1,"\u0061":2}"#,
+            "1e9",
+            "1E400",
+            "01",
+            "1.",
+            "nul",
+            "",
+            "[1,]",
+            "{a:1}",
+            r#""\ud800""#,
+            "\"\u{1}\"",
+            "1 2",
+            "123456789012345678901234567890123",
+            "\u{feff}{}",
+            &deep,
         ] {
             assert!(walk(text).is_err(), "{text:.20}");
         }

@@ -42,10 +42,9 @@ pub fn cases_run(compiled: &Compiled, cases: &[Case]) -> Vec<String> {
     let mut warm = Warm::new();
     let mut failures = Vec::new();
     for Case { name, input, expect } in cases {
-        let explained = input
-            .prepare()
-            .map_err(|error| error.to_string())
-            .and_then(|prepared| compiled.explain(&prepared, &mut warm).map_err(|refusal| refusal.to_string()));
+        let explained = input.prepare().map_err(|error| error.to_string()).and_then(|prepared| {
+            compiled.explain(&prepared, &mut warm).map_err(|refusal| refusal.to_string())
+        });
         match explained {
             Err(refusal) => failures.push(format!("{name}: no verdict: {refusal}")),
             Ok(verdict) => {

@@ -7,7 +7,10 @@ pub const CODES: &[(&str, &str)] = &[
     ("policy.bundle_engine", "the bundle needs a later engine than this installation has"),
     ("policy.bundle_expired", "the bundle is past its own end and was not put into force"),
     ("policy.bundle_files", "a file of the bundle was changed, added or taken away after signing"),
-    ("policy.bundle_malformed", "the upload is not a policy bundle, or its manifest or data break the format"),
+    (
+        "policy.bundle_malformed",
+        "the upload is not a policy bundle, or its manifest or data break the format",
+    ),
     ("policy.bundle_rollback", "the bundle is older than the one accepted before"),
     ("policy.bundle_signature", "the bundle is not signed by a key that is trusted for its scope"),
     ("policy.bundle_too_large", "the bundle is over a limit of size or number of files"),

@@ -22,7 +22,8 @@ const RULES: &[(&str, &str)] = &[
 /// # Errors
 /// None in a build whose tests passed: the sources are constants.
 pub fn platform_sources() -> Result<(Manifest, Files), BundleError> {
-    let manifest = serde_json::from_str(MANIFEST).map_err(|error| BundleError::Malformed(error.to_string()))?;
+    let manifest =
+        serde_json::from_str(MANIFEST).map_err(|error| BundleError::Malformed(error.to_string()))?;
     let files = RULES.iter().map(|(name, text)| ((*name).to_owned(), text.as_bytes().to_vec())).collect();
     Ok((manifest, files))
 }

@@ -252,7 +252,10 @@ fn machine(program: &Arc<Program>, data: &Value) -> Result<Box<RegoVM>, VmError>
     vm.set_data(data.clone())?;
     vm.set_max_instructions(INSTRUCTIONS_MAX);
     vm.set_strict_builtin_errors(true);
-    vm.set_execution_timer_config(Some(ExecutionTimerConfig { limit: ATTEMPT, check_interval: CLOCK_INTERVAL }));
+    vm.set_execution_timer_config(Some(ExecutionTimerConfig {
+        limit: ATTEMPT,
+        check_interval: CLOCK_INTERVAL,
+    }));
     Ok(vm)
 }
 
@@ -334,8 +337,12 @@ impl SecondOpinion {
             .map(|(name, content)| Ok((name.clone(), String::from_utf8(content.clone())?)))
             .collect::<Result<_, std::string::FromUtf8Error>>()
             .map_err(|error| refused(error.to_string()))?;
-        let mut engine = interpreter(modules, &data(bundle)?).map_err(|error| refused(format!("{error:#}")))?;
-        engine.set_execution_timer_config(ExecutionTimerConfig { limit: SECOND_OPINION, check_interval: CLOCK_INTERVAL });
+        let mut engine =
+            interpreter(modules, &data(bundle)?).map_err(|error| refused(format!("{error:#}")))?;
+        engine.set_execution_timer_config(ExecutionTimerConfig {
+            limit: SECOND_OPINION,
+            check_interval: CLOCK_INTERVAL,
+        });
         Ok(SecondOpinion { engine, entry: entry(bundle) })
     }
 
@@ -380,12 +387,15 @@ fn verdict_read(value: &Value) -> Result<Verdict, Refusal> {
             _ => return Err(malformed("a verdict has no members but effect, reasons and the obligations")),
         }
     }
-    let effect = effect.ok_or_else(|| malformed("effect is one of ALLOW, ROUTE, THROTTLE, HITL, STEP_UP, DENY"))?;
+    let effect =
+        effect.ok_or_else(|| malformed("effect is one of ALLOW, ROUTE, THROTTLE, HITL, STEP_UP, DENY"))?;
     match effect {
         Effect::Route if obligations.routes.as_ref().is_none_or(BTreeSet::is_empty) => {
             return Err(malformed("ROUTE names at least one route"));
         }
-        Effect::Throttle if obligations.per_minute.is_none() => return Err(malformed("THROTTLE names a rate")),
+        Effect::Throttle if obligations.per_minute.is_none() => {
+            return Err(malformed("THROTTLE names a rate"));
+        }
         Effect::Hitl if approvals == Some(0) => return Err(malformed("HITL asks for at least one approval")),
         Effect::Hitl => obligations.approvals = approvals.unwrap_or(1),
         _ => obligations.approvals = approvals.unwrap_or(0),
@@ -419,5 +429,7 @@ fn words(value: &Value, most: usize, ok: impl Fn(&str) -> bool) -> Option<BTreeS
 /// `area.reason`, in lower case.
 fn reason_ok(reason: &str) -> bool {
     reason.contains('.')
-        && reason.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'.' | b'_'))
+        && reason
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'.' | b'_'))
 }

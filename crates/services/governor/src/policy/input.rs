@@ -298,7 +298,9 @@ mod tests {
 
     #[test]
     fn the_document_is_closed() {
-        for pointer in ["", "/principal", "/resource", "/context", "/context/assurance", "/context/approvals/0"] {
+        for pointer in
+            ["", "/principal", "/resource", "/context", "/context/assurance", "/context/approvals/0"]
+        {
             let mut document = full();
             document.pointer_mut(pointer).unwrap().as_object_mut().unwrap().insert("extra".into(), json!(1));
             assert!(serde_json::from_value::<PolicyInput>(document).is_err(), "{pointer}");
@@ -313,7 +315,9 @@ mod tests {
     #[test]
     fn the_document_is_bounded() {
         let deep = (0..40).fold(json!(1), |inner, _| json!([inner]));
-        for args in [json!({"a": vec![0; VALUES_MAX]}), json!({"a": "x".repeat(TEXT_BYTES_MAX)}), json!({"a": deep})] {
+        for args in
+            [json!({"a": vec![0; VALUES_MAX]}), json!({"a": "x".repeat(TEXT_BYTES_MAX)}), json!({"a": deep})]
+        {
             let mut document = full();
             document["args"] = args;
             let input: PolicyInput = serde_json::from_value(document).unwrap();

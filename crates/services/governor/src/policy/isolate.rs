@@ -27,10 +27,11 @@ pub(super) enum Lost {
 /// Runs `work` on a thread of its own and waits for it, within limits.
 pub(super) fn isolated<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Lost> {
     let (sender, receiver) = mpsc::sync_channel(1);
-    let spawned = std::thread::Builder::new().name("policy".into()).stack_size(STACK_BYTES).spawn(move || {
-        // The receiver may have given up waiting; then there is nobody to tell.
-        let _ = sender.send(catch_unwind(AssertUnwindSafe(work)));
-    });
+    let spawned =
+        std::thread::Builder::new().name("policy".into()).stack_size(STACK_BYTES).spawn(move || {
+            // The receiver may have given up waiting; then there is nobody to tell.
+            let _ = sender.send(catch_unwind(AssertUnwindSafe(work)));
+        });
     if spawned.is_err() {
         return Err(Lost::Panicked);
     }

@@ -52,9 +52,8 @@ pub(super) fn verify<'ring>(
     if payload.contains('.') {
         return Err(refused("the signature is no compact JWS"));
     }
-    let decode = |part: &str| {
-        URL_SAFE_NO_PAD.decode(part).map_err(|_| refused("the signature is no compact JWS"))
-    };
+    let decode =
+        |part: &str| URL_SAFE_NO_PAD.decode(part).map_err(|_| refused("the signature is no compact JWS"));
     let header: Header = serde_json::from_slice(&decode(header)?)
         .map_err(|_| refused("the signature's header holds something else than alg, kid and typ"))?;
     let payload = decode(payload)?;

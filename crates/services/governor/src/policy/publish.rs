@@ -78,7 +78,13 @@ fn probes(now_ms: i64) -> Vec<PolicyInput> {
         "priority": 4, "sensitivity": "internal", "provider": "example", "model": "example-1", "tenant": "ten_probe",
         "requester": "pri_other", "approver_tier": 1,
     });
-    let acts = ["flows.tool.call", "models.model.call", "flows.run.start", "governor.approval.grant", "probe.act.unknown"];
+    let acts = [
+        "flows.tool.call",
+        "models.model.call",
+        "flows.run.start",
+        "governor.approval.grant",
+        "probe.act.unknown",
+    ];
     let mut inputs = Vec::new();
     for act in acts {
         for (attributes, approved) in [(json!({}), false), (rich.clone(), false), (rich.clone(), true)] {

@@ -47,8 +47,15 @@ impl Writer {
 
     fn scalar(&mut self, local: &[String]) -> String {
         let constants = ["1", "2", "\"s\"", "true", "false", "null"];
-        let known = ["input.args.n", "input.args.s", "input.args.list[0]", "input.args.o.k", "input.args.flag"];
-        let missing = ["input.args.no", "input.args.no.such", "input.args.list[9]", "input.args.o.no", "data.writ.config.no"];
+        let known =
+            ["input.args.n", "input.args.s", "input.args.list[0]", "input.args.o.k", "input.args.flag"];
+        let missing = [
+            "input.args.no",
+            "input.args.no.such",
+            "input.args.list[9]",
+            "input.args.o.no",
+            "data.writ.config.no",
+        ];
         let choice = match self.below(8) {
             0 => None,
             1 | 2 => Some(self.pick(&known)),
@@ -58,7 +65,10 @@ impl Writer {
                 let function = self.any(&self.functions.clone());
                 function.map(|function| format!("{function}({})", self.scalar(local)))
             }
-            6 => Some(format!("input.args.o[{}]", self.pick(&["\"k\"", "\"no\"", "input.args.s", "input.args.no"]))),
+            6 => Some(format!(
+                "input.args.o[{}]",
+                self.pick(&["\"k\"", "\"no\"", "input.args.s", "input.args.no"])
+            )),
             _ => self.any(local),
         };
         choice.unwrap_or_else(|| self.pick(&constants))
@@ -102,7 +112,8 @@ impl Writer {
             4 | 5 => format!("not {}", self.condition(local, 0)),
             6 => format!("count({}) == {}", self.collection(local, depth - 1), self.below(3)),
             _ => {
-                let (source, one) = (self.pick(&["input.args.list", "input.args.empty", "data.writ.config.a"]), self.name());
+                let (source, one) =
+                    (self.pick(&["input.args.list", "input.args.empty", "data.writ.config.a"]), self.name());
                 format!("every {one} in {source} {{ {one} != {} }}", self.scalar(local))
             }
         }
@@ -189,5 +200,8 @@ fn machine_and_interpreter_agree() {
         assert_eq!(objection, None, "seed {seed}\n{text}");
     }
     // The policies are not all refused, and not all of one answer.
-    assert!(accepted > POLICIES / 2 && allowed > accepted / 20 && allowed < accepted * 19 / 20, "{accepted} {allowed}");
+    assert!(
+        accepted > POLICIES / 2 && allowed > accepted / 20 && allowed < accepted * 19 / 20,
+        "{accepted} {allowed}"
+    );
 }

@@ -42,7 +42,10 @@ fn structured_files_are_hashed_by_their_walk() {
     let walk = r#"{"writ":{"config":{"a":"é<&","b":[1,1.0,true]}}}"#;
     assert_eq!(hash_of("data.json").0, "64b4363c3415505e6b55de0a2066c6d9eec222a11a61852886461541ec6d62c7");
     assert_eq!(hash_of("data.json").0, kernel::hex::encode(&kernel::sha256(walk.as_bytes())));
-    assert_eq!(hash_of("a.rego"), ("5b30cb3b11c8b01fbfa0cf2438213235fe17d15d9bb36b63d3a893768d9a4474".to_owned(), "SHA-256".to_owned()));
+    assert_eq!(
+        hash_of("a.rego"),
+        ("5b30cb3b11c8b01fbfa0cf2438213235fe17d15d9bb36b63d3a893768d9a4474".to_owned(), "SHA-256".to_owned())
+    );
     // White space is no change of a document, and is one of a module.
     let mut files = unpack(&good());
     files.insert("data.json".into(), DATA.replace(' ', "\n").into_bytes());
@@ -56,17 +59,59 @@ fn the_signed_set_and_the_files_are_equal() {
     type Change = fn(&mut Files);
     let changes: [(&str, Change, &str); 12] = [
         ("a changed rule", |files| files.get_mut("a.rego").unwrap()[0] ^= 1, "policy.bundle_files"),
-        ("changed data", |files| *files.get_mut("data.json").unwrap() = br#"{"writ":{}}"#.to_vec(), "policy.bundle_files"),
-        ("a number in another spelling", |files| *files.get_mut("data.json").unwrap() = DATA.replace("1.0", "1.00").into(), "policy.bundle_files"),
-        ("a changed manifest", |files| *files.get_mut(".manifest").unwrap() = serde_json::to_vec(&{ let mut m = manifest(); m.metadata.seq = 8; m }).unwrap(), "policy.bundle_files"),
+        (
+            "changed data",
+            |files| *files.get_mut("data.json").unwrap() = br#"{"writ":{}}"#.to_vec(),
+            "policy.bundle_files",
+        ),
+        (
+            "a number in another spelling",
+            |files| *files.get_mut("data.json").unwrap() = DATA.replace("1.0", "1.00").into(),
+            "policy.bundle_files",
+        ),
+        (
+            "a changed manifest",
+            |files| {
+                *files.get_mut(".manifest").unwrap() = serde_json::to_vec(&{
+                    let mut m = manifest();
+                    m.metadata.seq = 8;
+                    m
+                })
+                .unwrap()
+            },
+            "policy.bundle_files",
+        ),
         ("a missing rule", |files| _ = files.remove("a.rego"), "policy.bundle_files"),
         ("missing data", |files| _ = files.remove("data.json"), "policy.bundle_files"),
         ("a missing manifest", |files| _ = files.remove(".manifest"), "policy.bundle_files"),
-        ("an added rule", |files| _ = files.insert("b.rego".into(), b"package writ\n".to_vec()), "policy.bundle_files"),
-        ("an added file of another kind", |files| _ = files.insert("README".into(), b"x".to_vec()), "policy.bundle_files"),
-        ("a rule under another name", |files| { let rule = files.remove("a.rego").unwrap(); files.insert("b.rego".into(), rule); }, "policy.bundle_files"),
-        ("data that is not JSON", |files| *files.get_mut("data.json").unwrap() = b"{".to_vec(), "policy.bundle_malformed"),
-        ("data with a key twice", |files| *files.get_mut("data.json").unwrap() = br#"{"writ":1,"writ":2}"#.to_vec(), "policy.bundle_malformed"),
+        (
+            "an added rule",
+            |files| _ = files.insert("b.rego".into(), b"package writ\n".to_vec()),
+            "policy.bundle_files",
+        ),
+        (
+            "an added file of another kind",
+            |files| _ = files.insert("README".into(), b"x".to_vec()),
+            "policy.bundle_files",
+        ),
+        (
+            "a rule under another name",
+            |files| {
+                let rule = files.remove("a.rego").unwrap();
+                files.insert("b.rego".into(), rule);
+            },
+            "policy.bundle_files",
+        ),
+        (
+            "data that is not JSON",
+            |files| *files.get_mut("data.json").unwrap() = b"{".to_vec(),
+            "policy.bundle_malformed",
+        ),
+        (
+            "data with a key twice",
+            |files| *files.get_mut("data.json").unwrap() = br#"{"writ":1,"writ":2}"#.to_vec(),
+            "policy.bundle_malformed",
+        ),
     ];
     for (what, change, code) in changes {
         let mut files = unpack(&good());
@@ -99,13 +144,19 @@ fn only_a_trusted_key_in_its_own_scope_signs() {
         jws(&header, &payload, 1)
     };
     let without_signature = |alg: &str| {
-        format!("{}.{}.", URL.encode(json!({"alg": alg, "kid": "k1"}).to_string()), URL.encode(payload.to_string()))
+        format!(
+            "{}.{}.",
+            URL.encode(json!({"alg": alg, "kid": "k1"}).to_string()),
+            URL.encode(payload.to_string())
+        )
     };
     // RFC 7515's HS256 with the public key as the secret: the attack that an algorithm taken from the header allows.
     let confused = {
         use base64::Engine as _;
-        let signed = format!("{}.{}", URL.encode(r#"{"alg":"HS256","kid":"k1"}"#), URL.encode(payload.to_string()));
-        let tag = kernel::sha256(&[key(1).verifying_key().to_sec1_bytes().as_ref(), signed.as_bytes()].concat());
+        let signed =
+            format!("{}.{}", URL.encode(r#"{"alg":"HS256","kid":"k1"}"#), URL.encode(payload.to_string()));
+        let tag =
+            kernel::sha256(&[key(1).verifying_key().to_sec1_bytes().as_ref(), signed.as_bytes()].concat());
         format!("{signed}.{}", URL.encode(tag))
     };
     use base64::Engine as _;
@@ -120,7 +171,11 @@ fn only_a_trusted_key_in_its_own_scope_signs() {
     for (what, tokens, code) in [
         ("no signature", json!([]), "policy.bundle_signature"),
         ("two signatures", json!([token, token]), "policy.bundle_signature"),
-        ("one good and one of another key", json!([token, jws(&header, &payload, 9)]), "policy.bundle_signature"),
+        (
+            "one good and one of another key",
+            json!([token, jws(&header, &payload, 9)]),
+            "policy.bundle_signature",
+        ),
         ("a signature that is no text", json!([7]), "policy.bundle_malformed"),
         ("alg none", json!([without_signature("none")]), "policy.bundle_signature"),
         ("alg nOnE", json!([without_signature("nOnE")]), "policy.bundle_signature"),
@@ -128,13 +183,25 @@ fn only_a_trusted_key_in_its_own_scope_signs() {
         ("HS256 under the public key", json!([confused]), "policy.bundle_signature"),
         ("ES256 that says RS256", json!([head(json!({"alg": "RS256"}))]), "policy.bundle_signature"),
         ("a key in the header", json!([head(json!({"jwk": {"kty": "EC"}}))]), "policy.bundle_signature"),
-        ("an address of a key in the header", json!([head(json!({"jku": "https://keys.example"}))]), "policy.bundle_signature"),
-        ("a critical extension", json!([head(json!({"crit": ["b64"], "b64": false}))]), "policy.bundle_signature"),
+        (
+            "an address of a key in the header",
+            json!([head(json!({"jku": "https://keys.example"}))]),
+            "policy.bundle_signature",
+        ),
+        (
+            "a critical extension",
+            json!([head(json!({"crit": ["b64"], "b64": false}))]),
+            "policy.bundle_signature",
+        ),
         ("an unknown key", json!([head(json!({"kid": "k9"}))]), "policy.bundle_signature"),
         ("a key that is a path", json!([head(json!({"kid": "../../dev/null"}))]), "policy.bundle_signature"),
         ("no key", json!([jws(&json!({"alg": "ES256"}), &payload, 1)]), "policy.bundle_signature"),
         ("another key's signature", json!([jws(&header, &payload, 2)]), "policy.bundle_signature"),
-        ("a flipped bit", json!([format!("{signed_part}.{}", URL.encode(flipped))]), "policy.bundle_signature"),
+        (
+            "a flipped bit",
+            json!([format!("{signed_part}.{}", URL.encode(flipped))]),
+            "policy.bundle_signature",
+        ),
         ("two parts", json!([signed_part]), "policy.bundle_signature"),
         ("four parts", json!([format!("{token}.e30")]), "policy.bundle_signature"),
         ("padding", json!([format!("{token}=")]), "policy.bundle_signature"),
@@ -146,16 +213,30 @@ fn only_a_trusted_key_in_its_own_scope_signs() {
         ("MD5", json!([body("/files/0/algorithm", json!("MD5"))]), "policy.bundle_signature"),
         ("SHA-1", json!([body("/files/0/algorithm", json!("SHA-1"))]), "policy.bundle_signature"),
         ("a file twice", json!([twice]), "policy.bundle_files"),
-        ("a hash in upper case", json!([body("/files/0/hash", json!(payload["files"][0]["hash"].as_str().unwrap().to_uppercase()))]), "policy.bundle_files"),
+        (
+            "a hash in upper case",
+            json!([body(
+                "/files/0/hash",
+                json!(payload["files"][0]["hash"].as_str().unwrap().to_uppercase())
+            )]),
+            "policy.bundle_files",
+        ),
         ("a payload that is a list", json!([jws(&header, &json!([]), 1)]), "policy.bundle_malformed"),
     ] {
         assert_eq!(refusal(&with(tokens)), code, "{what}");
     }
 
     let mut plugin = base.clone();
-    plugin.insert(".signatures.json".into(), json!({"signatures": [token], "plugin": "mine"}).to_string().into_bytes());
+    plugin.insert(
+        ".signatures.json".into(),
+        json!({"signatures": [token], "plugin": "mine"}).to_string().into_bytes(),
+    );
     assert_eq!(refusal(&archive(&plugin)), "policy.bundle_malformed");
-    assert_eq!(refusal(&bundle_build(&manifest(), &sources()).unwrap()), "policy.bundle_signature", "unsigned");
+    assert_eq!(
+        refusal(&bundle_build(&manifest(), &sources()).unwrap()),
+        "policy.bundle_signature",
+        "unsigned"
+    );
     // A tenant's key signs for the platform, properly in every other way.
     let unsigned = bundle_build(&manifest(), &sources()).unwrap();
     let foreign = bundle_sign(&unsigned, "k1", "platform", &key(1)).unwrap();
@@ -170,7 +251,9 @@ fn the_manifest_and_the_files_keep_to_the_format() {
     let manifest_with = |pointer: &str, value: Value| {
         let mut manifest = base.clone();
         match pointer.rsplit_once('/') {
-            Some((parent, key)) => _ = manifest.pointer_mut(parent).unwrap().as_object_mut().unwrap().insert(key.into(), value),
+            Some((parent, key)) => {
+                _ = manifest.pointer_mut(parent).unwrap().as_object_mut().unwrap().insert(key.into(), value)
+            }
             None => manifest = value,
         }
         manifest.to_string()
@@ -212,7 +295,11 @@ fn the_manifest_and_the_files_keep_to_the_format() {
         let refused = bundle_sign(&unsigned, "k1", SCOPE, &key(1)).map(|_| ()).unwrap_err();
         assert_eq!(refused.code(), "policy.bundle_malformed", "{what}");
     }
-    assert_eq!(bundle_build(&manifest(), &Files::new()).unwrap_err().code(), "policy.bundle_malformed", "no rules");
+    assert_eq!(
+        bundle_build(&manifest(), &Files::new()).unwrap_err().code(),
+        "policy.bundle_malformed",
+        "no rules"
+    );
 }
 
 #[test]

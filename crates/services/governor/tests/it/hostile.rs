@@ -9,12 +9,15 @@ use serde_json::{Value, json};
 
 /// A policy of one rule that allows under a condition.
 fn when(condition: &str) -> String {
-    format!("package writ\n\ndefault verdict := {{\"effect\": \"DENY\"}}\n\nverdict := {{\"effect\": \"ALLOW\"}} if {{\n\t{condition}\n}}\n")
+    format!(
+        "package writ\n\ndefault verdict := {{\"effect\": \"DENY\"}}\n\nverdict := {{\"effect\": \"ALLOW\"}} if {{\n\t{condition}\n}}\n"
+    )
 }
 
 /// The codes of an upload's problems; none if it is published.
 fn upload(rego: &str) -> Vec<&'static str> {
-    let bytes = signed(&manifest(), &files(&[("a.rego", rego), ("data.json", r#"{"writ":{"config":{"a":[1]}}}"#)]));
+    let bytes =
+        signed(&manifest(), &files(&[("a.rego", rego), ("data.json", r#"{"writ":{"config":{"a":[1]}}}"#)]));
     publish_check(&bytes, &ring(), SCOPE, None, NOW_MS)
         .map(|_| Vec::new())
         .unwrap_or_else(|problems| problems.iter().map(|problem| problem.code).collect())
@@ -91,23 +94,56 @@ fn rules_reach_for_nothing_outside() {
         "not x := 1",
         "count(input.args.list, x)\n\tx == 1",
     ] {
-        assert_eq!(upload(&when(condition)).first(), Some(&"policy.lint"), "{condition}: {:?}", upload(&when(condition)));
+        assert_eq!(
+            upload(&when(condition)).first(),
+            Some(&"policy.lint"),
+            "{condition}: {:?}",
+            upload(&when(condition))
+        );
     }
     let base = when("true");
     for (what, rego, code) in [
         ("another package", base.replacen("package writ", "package other", 1), "policy.lint"),
         ("system", base.replacen("package writ", "package system.authz", 1), "policy.lint"),
         ("a package that begins alike", base.replacen("package writ", "package writing", 1), "policy.lint"),
-        ("others' data by import", base.replacen("package writ", "package writ\nimport data.other", 1), "policy.lint"),
-        ("others' data under another name", base.replacen("package writ", "package writ\nimport data.other as input2", 1), "policy.lint"),
+        (
+            "others' data by import",
+            base.replacen("package writ", "package writ\nimport data.other", 1),
+            "policy.lint",
+        ),
+        (
+            "others' data under another name",
+            base.replacen("package writ", "package writ\nimport data.other as input2", 1),
+            "policy.lint",
+        ),
         ("its own http.send", format!("{base}\nhttp.send(x) := x\n"), "policy.lint"),
         ("its own count", format!("{base}\ncount(x) := 0\n"), "policy.lint"),
-        ("a builtin by import", format!("{}\n", base.replacen("package writ", "package writ\nimport data.writ.h as http", 1).replace("\ttrue", "\thttp.send(1)")), "policy.lint"),
+        (
+            "a builtin by import",
+            format!(
+                "{}\n",
+                base.replacen("package writ", "package writ\nimport data.writ.h as http", 1)
+                    .replace("\ttrue", "\thttp.send(1)")
+            ),
+            "policy.lint",
+        ),
         ("else", format!("{base}\na := 1 if input.x else := 2\n"), "policy.lint"),
-        ("members added to an object", format!("{base}\na[x] := 1 if some x in input.args.list\n"), "policy.lint"),
-        ("a default that is computed", format!("{base}\ndefault a := [x | some x in input.args.list]\n"), "policy.lint"),
+        (
+            "members added to an object",
+            format!("{base}\na[x] := 1 if some x in input.args.list\n"),
+            "policy.lint",
+        ),
+        (
+            "a default that is computed",
+            format!("{base}\ndefault a := [x | some x in input.args.list]\n"),
+            "policy.lint",
+        ),
         ("a default that calls", format!("{base}\ndefault a := count([1])\n"), "policy.lint"),
-        ("one value out of many", format!("{base}\na := x if {{\n\tsome x in input.args.list\n}}\n"), "policy.lint"),
+        (
+            "one value out of many",
+            format!("{base}\na := x if {{\n\tsome x in input.args.list\n}}\n"),
+            "policy.lint",
+        ),
         ("nine arguments", format!("{base}\nf(a, b, c, d, e, g, h, i, j) := a\n"), "policy.lint"),
         ("too few arguments", format!("{base}\nf(a, b) := a if b\n\ng if f(1)\n"), "policy.lint"),
         ("a rule on itself", format!("{base}\na if not a\n"), "policy.lint"),
@@ -158,7 +194,8 @@ fn size_and_depth_are_bounded() {
     // 10,000 rules and 10 MiB do not get as far as the parser.
     let build = |rego: String| {
         let files = Files::from([("a.rego".to_owned(), rego.into_bytes())]);
-        let bytes = bundle_build(&manifest(), &files).and_then(|bytes| bundle_sign(&bytes, "k1", SCOPE, &key(1)));
+        let bytes =
+            bundle_build(&manifest(), &files).and_then(|bytes| bundle_sign(&bytes, "k1", SCOPE, &key(1)));
         bytes.map(|_| ()).map_err(|error| error.code())
     };
     assert_eq!(build(format!("{}\n{}", when("true"), rules(30_000))), Err("policy.bundle_too_large"));
@@ -182,10 +219,24 @@ fn what_takes_too_long_is_denied() {
         when(&format!("x0 := {first}\n\t{}\n\tx{} != 0", steps.join("\n\t"), count - 1))
     };
     for (what, rego) in [
-        ("a cross product", when("count({[a, b] | some a in input.args.list; some b in input.args.list}) == 0")),
-        ("a cube that finds nothing", when("some a in input.args.list\n\tsome b in input.args.list\n\tsome c in input.args.list\n\ta + b + c < 0")),
+        (
+            "a cross product",
+            when("count({[a, b] | some a in input.args.list; some b in input.args.list}) == 0"),
+        ),
+        (
+            "a cube that finds nothing",
+            when(
+                "some a in input.args.list\n\tsome b in input.args.list\n\tsome c in input.args.list\n\ta + b + c < 0",
+            ),
+        ),
         ("every of every", when("every a in input.args.list { every b in input.args.list { a + b >= 0 } }")),
-        ("a function in two loops", format!("{}\nf(x) if {{\n\tsome y in input.args.list\n\ty + x < 0\n}}\n", when("some a in input.args.list\n\tf(a)"))),
+        (
+            "a function in two loops",
+            format!(
+                "{}\nf(x) if {{\n\tsome y in input.args.list\n\ty + x < 0\n}}\n",
+                when("some a in input.args.list\n\tf(a)")
+            ),
+        ),
         ("a number squared forty times", steps("1234567890123456789", "@ * @", 40)),
         ("a text doubled forty times", steps("\"0123456789abcdef\"", "concat(\"\", [@, @])", 40)),
         ("a list doubled forty times", steps("[1, 2, 3, 4]", "array.concat(@, @)", 40)),
@@ -201,16 +252,35 @@ fn only_a_verdict_is_an_answer() {
     };
     let malformed = (Effect::Deny, "policy.malformed".to_owned());
     for value in [
-        "true", "\"ALLOW\"", "1", "null", "[]", "{\"ALLOW\"}", "{}",
-        "{\"effect\": \"allow\"}", "{\"effect\": \"PERMIT\"}", "{\"effect\": true}", "{\"effect\": [\"ALLOW\"]}",
-        "{\"Effect\": \"ALLOW\"}", "{\"effect\": \"ALLOW\", \"note\": \"x\"}", "{\"effect\": \"ALLOW\", 1: 2}",
-        "{\"effect\": \"ALLOW\", \"reasons\": \"a.b\"}", "{\"effect\": \"ALLOW\", \"reasons\": [1]}",
-        "{\"effect\": \"ALLOW\", \"reasons\": [\"A.b\"]}", "{\"effect\": \"ALLOW\", \"reasons\": [\"ab\"]}",
-        "{\"effect\": \"ALLOW\", \"reasons\": [\"a.b\\n\"]}", "{\"effect\": \"ALLOW\", \"reasons\": [\"\"]}",
-        "{\"effect\": \"ROUTE\"}", "{\"effect\": \"ROUTE\", \"routes\": []}", "{\"effect\": \"ROUTE\", \"routes\": \"eu\"}",
-        "{\"effect\": \"THROTTLE\"}", "{\"effect\": \"THROTTLE\", \"per_minute\": -1}",
-        "{\"effect\": \"THROTTLE\", \"per_minute\": 1.5}", "{\"effect\": \"THROTTLE\", \"per_minute\": \"9\"}",
-        "{\"effect\": \"HITL\", \"approvals\": 0}", "{\"effect\": \"HITL\", \"approvals\": 300}",
+        "true",
+        "\"ALLOW\"",
+        "1",
+        "null",
+        "[]",
+        "{\"ALLOW\"}",
+        "{}",
+        "{\"effect\": \"allow\"}",
+        "{\"effect\": \"PERMIT\"}",
+        "{\"effect\": true}",
+        "{\"effect\": [\"ALLOW\"]}",
+        "{\"Effect\": \"ALLOW\"}",
+        "{\"effect\": \"ALLOW\", \"note\": \"x\"}",
+        "{\"effect\": \"ALLOW\", 1: 2}",
+        "{\"effect\": \"ALLOW\", \"reasons\": \"a.b\"}",
+        "{\"effect\": \"ALLOW\", \"reasons\": [1]}",
+        "{\"effect\": \"ALLOW\", \"reasons\": [\"A.b\"]}",
+        "{\"effect\": \"ALLOW\", \"reasons\": [\"ab\"]}",
+        "{\"effect\": \"ALLOW\", \"reasons\": [\"a.b\\n\"]}",
+        "{\"effect\": \"ALLOW\", \"reasons\": [\"\"]}",
+        "{\"effect\": \"ROUTE\"}",
+        "{\"effect\": \"ROUTE\", \"routes\": []}",
+        "{\"effect\": \"ROUTE\", \"routes\": \"eu\"}",
+        "{\"effect\": \"THROTTLE\"}",
+        "{\"effect\": \"THROTTLE\", \"per_minute\": -1}",
+        "{\"effect\": \"THROTTLE\", \"per_minute\": 1.5}",
+        "{\"effect\": \"THROTTLE\", \"per_minute\": \"9\"}",
+        "{\"effect\": \"HITL\", \"approvals\": 0}",
+        "{\"effect\": \"HITL\", \"approvals\": 300}",
         "{\"effect\": \"HITL\", \"approver_tier\": null}",
     ] {
         assert_eq!(answers(value), malformed, "{value}");
@@ -226,7 +296,9 @@ fn only_a_verdict_is_an_answer() {
     ] {
         assert_eq!(answers(value), (effect, reasons.to_owned()), "{value}");
     }
-    for value in ["input.no.such.thing", "{\"effect\": input.no.such.thing}", "lower(1)", "1 / 0", "input.args[0]"] {
+    for value in
+        ["input.no.such.thing", "{\"effect\": input.no.such.thing}", "lower(1)", "1 / 0", "input.args[0]"]
+    {
         assert_eq!(answers(value), (Effect::Deny, "policy.undefined".into()), "{value}");
     }
     let contradiction = "package writ\n\nverdict := {\"effect\": \"ALLOW\"} if input.now_ms > 0\n\nverdict := {\"effect\": \"HITL\"} if input.now_ms > 1\n";
@@ -236,9 +308,17 @@ fn only_a_verdict_is_an_answer() {
 #[test]
 fn a_policy_without_an_answer_is_not_published() {
     for (what, rego, code) in [
-        ("undefined", "package writ\n\nverdict := {\"effect\": \"ALLOW\"} if input.action == \"no\"\n", "policy.undefined"),
+        (
+            "undefined",
+            "package writ\n\nverdict := {\"effect\": \"ALLOW\"} if input.action == \"no\"\n",
+            "policy.undefined",
+        ),
         ("malformed", "package writ\n\nverdict := true if input.action != \"\"\n", "policy.malformed"),
-        ("a type error somewhere", "package writ\n\ndefault verdict := {\"effect\": \"DENY\"}\n\nverdict := {\"effect\": \"ALLOW\"} if not startswith(input.args.number, \"a\")\n", "policy.compile"),
+        (
+            "a type error somewhere",
+            "package writ\n\ndefault verdict := {\"effect\": \"DENY\"}\n\nverdict := {\"effect\": \"ALLOW\"} if not startswith(input.args.number, \"a\")\n",
+            "policy.compile",
+        ),
     ] {
         assert!(upload(rego).contains(&code), "{what}: {:?}", upload(rego));
     }
@@ -253,11 +333,31 @@ fn nothing_is_not_something() {
         ("a sum with nothing", "x := input.now_ms + input.no", Effect::Deny),
         ("nothing in a loop", "some role in input.principal.roles\n\tx := input.no[role]", Effect::Deny),
         ("an argument that is nothing", "f(input.no)", Effect::Deny),
-        ("elements bound to nothing", "count([y | some x in input.principal.roles; y := x.no]) == 0", Effect::Allow),
-        ("the input after a comprehension that did not run", "count([x | some x in data.writ.config.no; x == input.action]) == 0\n\tinput.action == \"flows.run.start\"", Effect::Allow),
-        ("the input after a loop that stopped early", "count([x | some x in [1]; x == 2; x == input.now_ms]) == 0\n\tinput.action == \"flows.run.start\"", Effect::Allow),
-        ("the data after an every that did not run", "every x in data.writ.config.no_list { x == data.writ.config.a }", Effect::Deny),
-        ("the data after an empty every", "every x in [] { x == data.writ.config.a }\n\tdata.writ.config.a == [1, 2, 3]", Effect::Allow),
+        (
+            "elements bound to nothing",
+            "count([y | some x in input.principal.roles; y := x.no]) == 0",
+            Effect::Allow,
+        ),
+        (
+            "the input after a comprehension that did not run",
+            "count([x | some x in data.writ.config.no; x == input.action]) == 0\n\tinput.action == \"flows.run.start\"",
+            Effect::Allow,
+        ),
+        (
+            "the input after a loop that stopped early",
+            "count([x | some x in [1]; x == 2; x == input.now_ms]) == 0\n\tinput.action == \"flows.run.start\"",
+            Effect::Allow,
+        ),
+        (
+            "the data after an every that did not run",
+            "every x in data.writ.config.no_list { x == data.writ.config.a }",
+            Effect::Deny,
+        ),
+        (
+            "the data after an empty every",
+            "every x in [] { x == data.writ.config.a }\n\tdata.writ.config.a == [1, 2, 3]",
+            Effect::Allow,
+        ),
     ] {
         let rego = format!("{}\nf(x) := 1\n", when(condition));
         assert_eq!(decided(&rego, json!({})).0, effect, "{what}");
@@ -268,7 +368,14 @@ fn nothing_is_not_something() {
 fn names_are_data() {
     // C3: nothing of the input is ever read as Rego.
     let rego = when("input.action in {\"flows.run.start\"}");
-    for action in ["\"]; allow := true #", "flows.run.start\" || true", "flows.run.start\n", "${input}", "{{input}}", "\u{0}"] {
+    for action in [
+        "\"]; allow := true #",
+        "flows.run.start\" || true",
+        "flows.run.start\n",
+        "${input}",
+        "{{input}}",
+        "\u{0}",
+    ] {
         assert_eq!(decided(&rego, json!({ "action": action })).0, Effect::Deny, "{action:?}");
     }
     let by_role = when("data.writ.config[input.principal.roles[0]]");
@@ -280,7 +387,10 @@ fn names_are_data() {
 #[test]
 fn a_decision_leaves_nothing_behind() {
     // One machine serves act after act, also after a failure: the next verdict is as on a fresh one.
-    let rego = format!("{}\nseen := input.args.flag\n", when("seen == true\n\tcount([x | some x in input.args.list; x == x]) < 3"));
+    let rego = format!(
+        "{}\nseen := input.args.flag\n",
+        when("seen == true\n\tcount([x | some x in input.args.list; x == x]) < 3")
+    );
     let compiled = compiled(&rego).unwrap();
     let mut warm = Warm::new();
     let huge: Vec<u32> = (0..4_000).collect();

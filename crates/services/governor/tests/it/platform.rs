@@ -12,7 +12,8 @@ use std::collections::BTreeSet;
 
 fn platform() -> Published {
     let (manifest, files) = platform_sources().unwrap();
-    let bytes = bundle_sign(&bundle_build(&manifest, &files).unwrap(), "k2", PLATFORM_SCOPE, &key(2)).unwrap();
+    let bytes =
+        bundle_sign(&bundle_build(&manifest, &files).unwrap(), "k2", PLATFORM_SCOPE, &key(2)).unwrap();
     published(publish_check(&bytes, &ring(), PLATFORM_SCOPE, None, NOW_MS))
 }
 
@@ -109,5 +110,8 @@ fn a_policy_past_its_end_denies_everything() {
     let allowed = input(json!({}));
     assert_eq!(decide(&[&platform], &allowed).effect, Effect::Allow);
     let verdict = decide(&[&platform], &input(json!({"now_ms": platform.not_after_ms()})));
-    assert_eq!((verdict.effect, verdict.reasons), (Effect::Deny, BTreeSet::from(["policy.stale".to_owned()])));
+    assert_eq!(
+        (verdict.effect, verdict.reasons),
+        (Effect::Deny, BTreeSet::from(["policy.stale".to_owned()]))
+    );
 }

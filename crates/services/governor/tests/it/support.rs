@@ -1,11 +1,13 @@
 //! Keys, bundles and inputs for the tests of this binary.
 
-use governor::policy::bundle::{Algorithm, bundle_build, bundle_open, bundle_sign};
-use governor::policy::{Bundle, Compiled, Files, KeyRecord, KeyRing, Manifest, Metadata, PolicyInput, Problem};
 use base64::Engine as _;
 pub use base64::engine::general_purpose::URL_SAFE_NO_PAD as URL;
 use flate2::read::GzDecoder;
 use flate2::{Compression, write::GzEncoder};
+use governor::policy::bundle::{Algorithm, bundle_build, bundle_open, bundle_sign};
+use governor::policy::{
+    Bundle, Compiled, Files, KeyRecord, KeyRing, Manifest, Metadata, PolicyInput, Problem,
+};
 use p256::ecdsa::signature::Signer as _;
 use p256::ecdsa::{Signature, SigningKey};
 use serde_json::{Value, json};
@@ -23,8 +25,11 @@ pub fn key(seed: u8) -> SigningKey {
 pub fn ring() -> KeyRing {
     [("k1", 1, SCOPE), ("k2", 2, "platform")]
         .map(|(keyid, seed, scope)| {
-            let record =
-                KeyRecord { scope: scope.into(), algorithm: Algorithm::Es256, key: *key(seed).verifying_key() };
+            let record = KeyRecord {
+                scope: scope.into(),
+                algorithm: Algorithm::Es256,
+                key: *key(seed).verifying_key(),
+            };
             (keyid.to_owned(), record)
         })
         .into()

@@ -62,11 +62,16 @@ fn load(source: &str, query: &Query, missing: &str, additions: &mut Vec<(usize, 
     let Some(first) = query.stmts.first() else { return };
     let mut start = first.span.start as usize;
     // The span of a text begins behind its opening quote.
-    if start.checked_sub(1).and_then(|at| source.as_bytes().get(at)).is_some_and(|byte| matches!(byte, b'"' | b'`')) {
+    if start
+        .checked_sub(1)
+        .and_then(|at| source.as_bytes().get(at))
+        .is_some_and(|byte| matches!(byte, b'"' | b'`'))
+    {
         start -= 1;
     }
     // A body of one statement may stand without braces: it gets them.
-    let braces = (query.span.start as usize) < start && source.as_bytes().get(query.span.start as usize) == Some(&b'{');
+    let braces = (query.span.start as usize) < start
+        && source.as_bytes().get(query.span.start as usize) == Some(&b'{');
     let open = if braces { "" } else { "{ " };
     additions.push((start, format!("{open}input; not {missing}; ")));
     if !braces {
@@ -104,15 +109,39 @@ mod tests {
         for (text, want) in [
             ("a if input.x", "a if input.x".to_owned()),
             ("a if {\n\tx := \"s\"\n\tx == `t`\n}", "a if {\n\tx := \"s\"; x == x\n\tx == `t`\n}".to_owned()),
-            ("a if { x := `é`; y := [x][0] } # y := 1", "a if { x := `é`; x == x; y := [x][0]; y == y } # y := 1".to_owned()),
-            ("a if {\n\tevery v in input.l { w := v; w }\n}", format!("a if {{\n\t{load}every v in input.l {{ w := v; w == w; w }}\n}}")),
+            (
+                "a if { x := `é`; y := [x][0] } # y := 1",
+                "a if { x := `é`; x == x; y := [x][0]; y == y } # y := 1".to_owned(),
+            ),
+            (
+                "a if {\n\tevery v in input.l { w := v; w }\n}",
+                format!("a if {{\n\t{load}every v in input.l {{ w := v; w == w; w }}\n}}"),
+            ),
             ("a if every v in input.l { v }", format!("a if {{ {load}every v in input.l {{ v }} }}")),
-            ("a if {v | some v in input.l} == {1}", format!("a if {{ {load}{{v | some v in input.l}} == {{1}} }}")),
-            ("a if \"s\" in {v | some v in input.l}", format!("a if {{ {load}\"s\" in {{v | some v in input.l}} }}")),
-            ("a if {v | some v in input.l} == \"s\"", format!("a if {{ {load}{{v | some v in input.l}} == \"s\" }}")),
-            ("a if {\n\t\"s\" in [v | some v in input.l]\n\tx := \"t\"\n}", format!("a if {{\n\t{load}\"s\" in [v | some v in input.l]\n\tx := \"t\"; x == x\n}}")),
-            ("a contains [v | some v in input.l] if true", format!("a contains [v | some v in input.l] if {{ {load}true }}")),
-            ("f(x) := y if { y := [z | some z in x] }", format!("f(x) := y if {{ {load}y := [z | some z in x]; y == y }}")),
+            (
+                "a if {v | some v in input.l} == {1}",
+                format!("a if {{ {load}{{v | some v in input.l}} == {{1}} }}"),
+            ),
+            (
+                "a if \"s\" in {v | some v in input.l}",
+                format!("a if {{ {load}\"s\" in {{v | some v in input.l}} }}"),
+            ),
+            (
+                "a if {v | some v in input.l} == \"s\"",
+                format!("a if {{ {load}{{v | some v in input.l}} == \"s\" }}"),
+            ),
+            (
+                "a if {\n\t\"s\" in [v | some v in input.l]\n\tx := \"t\"\n}",
+                format!("a if {{\n\t{load}\"s\" in [v | some v in input.l]\n\tx := \"t\"; x == x\n}}"),
+            ),
+            (
+                "a contains [v | some v in input.l] if true",
+                format!("a contains [v | some v in input.l] if {{ {load}true }}"),
+            ),
+            (
+                "f(x) := y if { y := [z | some z in x] }",
+                format!("f(x) := y if {{ {load}y := [z | some z in x]; y == y }}"),
+            ),
         ] {
             assert_eq!(guard(&format!("package a\n{text}")), format!("package a\n{want}"));
         }

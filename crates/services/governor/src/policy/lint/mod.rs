@@ -47,21 +47,23 @@ const PROBLEMS_MAX: usize = 20;
 ///
 /// Left out though harmless in themselves: what multiplies (`replace`, `numbers.range`, `bits.lsh`, `walk`,
 /// `json.marshal`), and what costs the square of its input (`indexof`).
+#[rustfmt::skip]
 const ALLOWED: &[&str] = &[
     "abs", "array.concat", "array.reverse", "array.slice", "ceil", "concat", "contains", "count", "endswith",
     "floor", "glob.match", "intersection", "is_array", "is_boolean", "is_null", "is_number", "is_object",
-    "is_set", "is_string", "lower", "max", "min", "object.filter", "object.get", "object.keys", "object.remove",
-    "object.subset", "object.union", "object.union_n", "regex.match", "round", "semver.compare",
-    "semver.is_valid", "sort", "split", "sprintf", "startswith", "strings.any_prefix_match",
+    "is_set", "is_string", "lower", "max", "min", "object.filter", "object.get", "object.keys",
+    "object.remove", "object.subset", "object.union", "object.union_n", "regex.match", "round",
+    "semver.compare", "semver.is_valid", "sort", "split", "sprintf", "startswith", "strings.any_prefix_match",
     "strings.any_suffix_match", "substring", "sum", "to_number", "trim", "trim_left", "trim_prefix",
     "trim_right", "trim_space", "trim_suffix", "type_name", "union", "upper",
 ];
 
 /// First names that belong to builtins: a rule of such a name would shadow one, or look as if it did.
+#[rustfmt::skip]
 const RESERVED: &[&str] = &[
     "array", "base64", "base64url", "bits", "crypto", "glob", "graph", "graphql", "hex", "http", "io", "json",
-    "net", "numbers", "object", "opa", "print", "providers", "rand", "regex", "rego", "semver", "strings", "time",
-    "trace", "units", "urlquery", "uuid", "walk", "yaml",
+    "net", "numbers", "object", "opa", "print", "providers", "rand", "regex", "rego", "semver", "strings",
+    "time", "trace", "units", "urlquery", "uuid", "walk", "yaml",
 ];
 
 /// Something in a bundle that keeps it from being published.
@@ -79,7 +81,12 @@ pub struct Problem {
 }
 
 impl Problem {
-    pub(super) fn new(code: &'static str, file: &str, line: Option<u32>, message: impl Into<String>) -> Problem {
+    pub(super) fn new(
+        code: &'static str,
+        file: &str,
+        line: Option<u32>,
+        message: impl Into<String>,
+    ) -> Problem {
         Problem { code, file: file.to_owned(), line, message: message.into() }
     }
 }
@@ -92,7 +99,9 @@ pub fn lint(bundle: &Bundle) -> Vec<Problem> {
 
 pub(super) fn lost_problem(lost: Lost) -> Problem {
     match lost {
-        Lost::Panicked => Problem::new("policy.panicked", "bundle", None, "checking the rules ended in a panic"),
+        Lost::Panicked => {
+            Problem::new("policy.panicked", "bundle", None, "checking the rules ended in a panic")
+        }
         Lost::TooSlow => Problem::new("policy.too_slow", "bundle", None, "checking the rules took too long"),
     }
 }
@@ -116,13 +125,17 @@ pub(super) fn check(bundle: &Bundle) -> Result<Vec<(String, String)>, Vec<Proble
     }
     if problems.is_empty() {
         // An opened bundle's data is JSON.
-        let data = bundle.files.get(DATA).and_then(|data| serde_json::from_slice(data).ok()).unwrap_or_default();
+        let data =
+            bundle.files.get(DATA).and_then(|data| serde_json::from_slice(data).ok()).unwrap_or_default();
         problems = walk::check(&modules, &bundle.manifest.roots, &data);
     }
     problems.truncate(PROBLEMS_MAX);
     if problems.is_empty() {
         let absent = guard::absent(bundle);
-        Ok(modules.iter().map(|(name, module)| ((*name).to_owned(), guard::guarded(module, &absent))).collect())
+        Ok(modules
+            .iter()
+            .map(|(name, module)| ((*name).to_owned(), guard::guarded(module, &absent)))
+            .collect())
     } else {
         Err(problems)
     }

@@ -122,7 +122,11 @@ mod tests {
             ("17 brackets", "(".repeat(17), false),
             ("5,000 brackets", "[".repeat(500), false),
             ("deep and wide", "[".repeat(12) + &"1,\n".repeat(200) + &"]".repeat(12), false),
-            ("brackets in strings", format!("\"{}\" `{}` # {}", "[".repeat(90), "{".repeat(90), "(".repeat(90)), true),
+            (
+                "brackets in strings",
+                format!("\"{}\" `{}` # {}", "[".repeat(90), "{".repeat(90), "(".repeat(90)),
+                true,
+            ),
             ("64 operators", chain("1 +\n", 64), true),
             ("65 operators", chain("1 +\n", 65), false),
             ("operators behind brackets", chain("(1) +\n", 65), false),

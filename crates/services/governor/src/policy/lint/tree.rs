@@ -43,7 +43,9 @@ pub(super) fn static_path(expr: &Expr) -> Path {
 /// A text that is written out.
 pub(super) fn literal(expr: &Expr) -> Option<&str> {
     match expr {
-        Expr::String { value, .. } | Expr::RawString { value, .. } => value.as_string().ok().map(|text| text.as_ref()),
+        Expr::String { value, .. } | Expr::RawString { value, .. } => {
+            value.as_string().ok().map(|text| text.as_ref())
+        }
         _ => None,
     }
 }
@@ -59,9 +61,15 @@ pub(super) fn name(expr: &Expr) -> Option<&str> {
 /// Whether the expression consists of constants and of what `also` accepts.
 pub(super) fn made_of(expr: &Expr, also: &dyn Fn(&Expr) -> bool) -> bool {
     match expr {
-        Expr::String { .. } | Expr::RawString { .. } | Expr::Number { .. } | Expr::Bool { .. } | Expr::Null { .. } => true,
+        Expr::String { .. }
+        | Expr::RawString { .. }
+        | Expr::Number { .. }
+        | Expr::Bool { .. }
+        | Expr::Null { .. } => true,
         Expr::Array { items, .. } | Expr::Set { items, .. } => items.iter().all(|item| made_of(item, also)),
-        Expr::Object { fields, .. } => fields.iter().all(|(_, key, value)| made_of(key, also) && made_of(value, also)),
+        Expr::Object { fields, .. } => {
+            fields.iter().all(|(_, key, value)| made_of(key, also) && made_of(value, also))
+        }
         _ => also(expr),
     }
 }
@@ -78,9 +86,17 @@ pub(super) fn binding(stmt: &LiteralStmt) -> Option<&str> {
 }
 
 /// Visits the parts of an expression: expressions, and the queries of comprehensions.
-pub(super) fn parts<'e>(expr: &'e Expr, on_expr: &mut dyn FnMut(&'e Expr), on_query: &mut dyn FnMut(&'e Query)) {
+pub(super) fn parts<'e>(
+    expr: &'e Expr,
+    on_expr: &mut dyn FnMut(&'e Expr),
+    on_query: &mut dyn FnMut(&'e Query),
+) {
     match expr {
-        Expr::String { .. } | Expr::RawString { .. } | Expr::Number { .. } | Expr::Bool { .. } | Expr::Null { .. } => (),
+        Expr::String { .. }
+        | Expr::RawString { .. }
+        | Expr::Number { .. }
+        | Expr::Bool { .. }
+        | Expr::Null { .. } => (),
         Expr::Var { .. } => (),
         Expr::RefDot { refr, .. } => on_expr(refr),
         Expr::RefBrack { refr, index, .. } => {

@@ -53,7 +53,11 @@ struct Walk<'a> {
 }
 
 /// Checks all modules of a bundle against its roots and its data.
-pub(super) fn check(modules: &[(&str, Ref<Module>)], roots: &[String], data: &serde_json::Value) -> Vec<Problem> {
+pub(super) fn check(
+    modules: &[(&str, Ref<Module>)],
+    roots: &[String],
+    data: &serde_json::Value,
+) -> Vec<Problem> {
     let mut walk = Walk {
         roots: roots.iter().map(|root| root.split('/').map(str::to_owned).collect()).collect(),
         rules: BTreeMap::new(),
@@ -104,7 +108,9 @@ impl<'a> Walk<'a> {
         for rule in &module.policy {
             let (span, path) = (rule.span(), static_path(head(rule)));
             let first = path.first().map_or("", String::as_str);
-            if RESERVED.contains(&first) || BUILTINS.keys().any(|builtin| builtin.split('.').next() == Some(first)) {
+            if RESERVED.contains(&first)
+                || BUILTINS.keys().any(|builtin| builtin.split('.').next() == Some(first))
+            {
                 self.refuse(span, format!("a rule may not be called {first}: the name belongs to builtins"));
             }
             if matches!(head(rule), Expr::RefBrack { .. }) {
@@ -157,7 +163,10 @@ impl<'a> Walk<'a> {
             }
             Rule::Spec { head, bodies, span } => {
                 if bodies.is_empty() && !tree::queries(rule).is_empty() {
-                    self.refuse(span, "a rule without a body collects nothing: bind the collection in a body");
+                    self.refuse(
+                        span,
+                        "a rule without a body collects nothing: bind the collection in a body",
+                    );
                 }
                 match head {
                     RuleHead::Compr { assign, .. } => self.assign(assign),
@@ -174,16 +183,24 @@ impl<'a> Walk<'a> {
                     }
                 }
                 if let Some(body) = bodies.iter().find(|body| body.is_else) {
-                    self.refuse(&body.span, "`else` is not allowed: write rules whose bodies exclude one another");
+                    self.refuse(
+                        &body.span,
+                        "`else` is not allowed: write rules whose bodies exclude one another",
+                    );
                 } else if let Some(body) = bodies.get(1) {
                     self.refuse(&body.span, "a rule has one body: write the rule twice");
                 }
-                if let RuleHead::Compr { assign: Some(assign), .. } | RuleHead::Func { assign: Some(assign), .. } = head
+                if let RuleHead::Compr { assign: Some(assign), .. }
+                | RuleHead::Func { assign: Some(assign), .. } = head
                     && bodies.iter().any(|body| {
-                        tree::iterates(&body.query) && tree::expr_mentions(&assign.value, &bound_here(&body.query))
+                        tree::iterates(&body.query)
+                            && tree::expr_mentions(&assign.value, &bound_here(&body.query))
                     })
                 {
-                    self.refuse(&assign.span, "a rule of one value does not iterate over values: collect them in a set");
+                    self.refuse(
+                        &assign.span,
+                        "a rule of one value does not iterate over values: collect them in a set",
+                    );
                 }
                 for body in bodies {
                     self.assign(&body.assign);
@@ -256,7 +273,9 @@ impl<'a> Walk<'a> {
                 return self.comprehension(span, &[key, value], query);
             }
             Expr::Call { span, fcn, params, .. } => self.call(span, fcn, params),
-            Expr::AssignExpr { span, .. } => self.refuse(span, "`:=` and `=` stand at the beginning of a statement"),
+            Expr::AssignExpr { span, .. } => {
+                self.refuse(span, "`:=` and `=` stand at the beginning of a statement")
+            }
             _ => (),
         }
         let mut parts = Vec::new();
@@ -312,7 +331,9 @@ impl<'a> Walk<'a> {
             }
             BUILTINS.get(written.as_str()).map(|(_, arguments)| usize::from(*arguments))
         } else {
-            let message = format!("{written} is neither a function of this bundle nor a builtin that policies may call");
+            let message = format!(
+                "{written} is neither a function of this bundle nor a builtin that policies may call"
+            );
             return self.refuse(span, message);
         };
         // One argument more would bind the result, as in older Rego.
@@ -335,7 +356,11 @@ impl<'a> Walk<'a> {
     /// Notes that the current rule may need every rule at, above or below `path`; whether there is any.
     fn depends_on(&mut self, path: &[String]) -> bool {
         let above = (1..path.len()).filter_map(|length| self.rules.get(&path[..length]));
-        let below = self.rules.range(path.to_vec()..).take_while(|(rule, _)| rule.starts_with(path)).map(|(_, at)| at);
+        let below = self
+            .rules
+            .range(path.to_vec()..)
+            .take_while(|(rule, _)| rule.starts_with(path))
+            .map(|(_, at)| at);
         let found: Vec<usize> = above.chain(below).map(|(at, _)| *at).collect();
         if let Some(edges) = self.edges.get_mut(self.rule) {
             edges.extend(&found);
@@ -349,12 +374,20 @@ impl<'a> Walk<'a> {
             depth(&self.edges, &mut depths, rule, &mut Vec::new()).map(|depth| deepest.max(depth))
         });
         let name = |at: usize| {
-            self.rules.iter().find(|(_, (rule, _))| *rule == at).map_or_else(String::new, |(path, _)| path.join("."))
+            self.rules
+                .iter()
+                .find(|(_, (rule, _))| *rule == at)
+                .map_or_else(String::new, |(path, _)| path.join("."))
         };
         let message = match deepest {
-            Ok(depth) if depth > RULE_DEPTH_MAX => format!("rules wait for one another {depth} deep; 24 is the most"),
+            Ok(depth) if depth > RULE_DEPTH_MAX => {
+                format!("rules wait for one another {depth} deep; 24 is the most")
+            }
             Ok(_) => return,
-            Err(rule) => format!("the rule {} depends on itself, or shares its name with a variable it uses", name(rule)),
+            Err(rule) => format!(
+                "the rule {} depends on itself, or shares its name with a variable it uses",
+                name(rule)
+            ),
         };
         self.problems.push(Problem::new("policy.lint", "bundle", None, message));
     }
@@ -386,10 +419,15 @@ fn depth(
 
 /// Arguments that must be written out, because a computed one could make a single call unboundedly dear.
 fn arguments_wrong(name: &str, params: &[Ref<Expr>]) -> Option<&'static str> {
-    let written = params.first().and_then(|first| literal(first)).filter(|text| text.len() <= PATTERN_BYTES_MAX);
+    let written =
+        params.first().and_then(|first| literal(first)).filter(|text| text.len() <= PATTERN_BYTES_MAX);
     match name {
-        "regex.match" | "glob.match" if written.is_none() => Some("a pattern is written out, in at most 256 bytes"),
-        "sprintf" if !written.is_some_and(format_ok) => Some("a format is written out, and uses %s, %d, %v and %% only"),
+        "regex.match" | "glob.match" if written.is_none() => {
+            Some("a pattern is written out, in at most 256 bytes")
+        }
+        "sprintf" if !written.is_some_and(format_ok) => {
+            Some("a format is written out, and uses %s, %d, %v and %% only")
+        }
         _ => None,
     }
 }
