@@ -67,7 +67,9 @@ pub fn operations() -> Vec<Operation> {
     let mut operations = Vec::new();
     for (path, methods) in contract["paths"].as_object().into_iter().flatten() {
         for (method, operation) in methods.as_object().into_iter().flatten() {
-            let (Ok(method), Some(id)) = (method.to_uppercase().parse::<Method>(), operation["operationId"].as_str()) else {
+            let (Ok(method), Some(id)) =
+                (method.to_uppercase().parse::<Method>(), operation["operationId"].as_str())
+            else {
                 continue;
             };
             let streams = operation["responses"]["200"]["content"]["text/event-stream"].is_object();
@@ -91,7 +93,8 @@ pub fn operations() -> Vec<Operation> {
                     .collect()
             };
             let positional = parameters("path");
-            let mut body = body(&contract, &operation["requestBody"]["content"]["application/json"]["schema"]);
+            let mut body =
+                body(&contract, &operation["requestBody"]["content"]["application/json"]["schema"]);
             body.retain(|field| positional.iter().all(|parameter| parameter.name != field.name));
             operations.push(Operation {
                 noun,
@@ -140,7 +143,9 @@ fn body(contract: &Value, schema: &Value) -> Vec<Field> {
 
 /// Follows one reference, into the contract's components or the schema's own definitions.
 fn resolve<'a>(contract: &'a Value, schema: &'a Value, value: &'a Value) -> &'a Value {
-    let Some(pointer) = value["$ref"].as_str().and_then(|reference| reference.strip_prefix('#')) else { return value };
+    let Some(pointer) = value["$ref"].as_str().and_then(|reference| reference.strip_prefix('#')) else {
+        return value;
+    };
     contract.pointer(pointer).or_else(|| schema.pointer(pointer)).unwrap_or(value)
 }
 
@@ -150,7 +155,10 @@ fn kind(schema: &Value) -> Kind {
         Value::Array(kinds) => kinds.iter().any(|kind| kind == name),
         _ => false,
     };
-    if is("string") || schema["enum"].is_array() || schema["oneOf"].as_array().is_some_and(|all| all.iter().all(|one| one["const"].is_string())) {
+    if is("string")
+        || schema["enum"].is_array()
+        || schema["oneOf"].as_array().is_some_and(|all| all.iter().all(|one| one["const"].is_string()))
+    {
         Kind::Text
     } else if is("integer") {
         Kind::Integer
@@ -172,8 +180,12 @@ pub fn command(operation: &Operation) -> Command {
     for field in operation.query.iter().chain(&operation.body) {
         let arg = Arg::new(field.name.clone()).long(field.name.replace('_', "-")).help(field.help.clone());
         let arg = match field.kind {
-            Kind::Boolean => arg.action(ArgAction::Set).value_parser(clap::value_parser!(bool)).value_name("true|false"),
-            Kind::Integer => arg.value_parser(clap::value_parser!(i64)).value_name("N").allow_negative_numbers(true),
+            Kind::Boolean => {
+                arg.action(ArgAction::Set).value_parser(clap::value_parser!(bool)).value_name("true|false")
+            }
+            Kind::Integer => {
+                arg.value_parser(clap::value_parser!(i64)).value_name("N").allow_negative_numbers(true)
+            }
             Kind::Texts => arg.action(ArgAction::Append).value_name("TEXT"),
             Kind::Text => arg.value_name("TEXT|@FILE"),
             Kind::Json => arg.value_name("JSON|@FILE"),
@@ -191,7 +203,9 @@ pub fn fill(
     let mut path = operation.path.clone();
     for field in &operation.positional {
         let value = matches.get_one::<String>(&field.name).cloned().unwrap_or_default();
-        if !value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte)) || value.is_empty() {
+        if !value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+            || value.is_empty()
+        {
             return Err(format!("{:?} is no {}", value, field.name));
         }
         path = path.replace(&format!("{{{}}}", field.name), &value);
@@ -208,8 +222,12 @@ pub fn fill(
         let value = match field.kind {
             Kind::Integer => matches.get_one::<i64>(name).map(|number| Value::from(*number)),
             Kind::Boolean => matches.get_one::<bool>(name).map(|switch| Value::from(*switch)),
-            Kind::Texts => matches.get_many::<String>(name).map(|texts| texts.cloned().collect::<Vec<_>>().into()),
-            Kind::Text => matches.get_one::<String>(name).map(|text| text_or_file(text)).transpose()?.map(Value::from),
+            Kind::Texts => {
+                matches.get_many::<String>(name).map(|texts| texts.cloned().collect::<Vec<_>>().into())
+            }
+            Kind::Text => {
+                matches.get_one::<String>(name).map(|text| text_or_file(text)).transpose()?.map(Value::from)
+            }
             Kind::Json => {
                 let text = matches.get_one::<String>(name).map(|text| text_or_file(text)).transpose()?;
                 let parsed = text.map(|text| serde_json::from_str(&text)).transpose();
@@ -227,7 +245,9 @@ pub fn fill(
 fn text_or_file(text: &str) -> Result<String, String> {
     match text.strip_prefix('@') {
         None => Ok(text.to_owned()),
-        Some(file) => std::fs::read_to_string(file).map_err(|error| format!("{file} cannot be read: {error}")),
+        Some(file) => {
+            std::fs::read_to_string(file).map_err(|error| format!("{file} cannot be read: {error}"))
+        }
     }
 }
 
@@ -251,7 +271,8 @@ mod tests {
     #[test]
     fn every_operation_is_one_command() {
         let operations = operations();
-        let mut names: Vec<_> = operations.iter().map(|operation| (&operation.noun, &operation.verb)).collect();
+        let mut names: Vec<_> =
+            operations.iter().map(|operation| (&operation.noun, &operation.verb)).collect();
         names.sort();
         let all = names.len();
         names.dedup();

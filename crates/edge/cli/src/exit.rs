@@ -82,8 +82,11 @@ mod tests {
 
     #[test]
     fn statuses_become_codes() {
-        for (status, code) in [(400, 2), (422, 2), (401, 3), (403, 3), (404, 6), (409, 5), (429, 1), (500, 1), (503, 1)] {
-            let problem = Problem { status, code: "x".into(), detail: String::new(), body: serde_json::Value::Null };
+        for (status, code) in
+            [(400, 2), (422, 2), (401, 3), (403, 3), (404, 6), (409, 5), (429, 1), (500, 1), (503, 1)]
+        {
+            let problem =
+                Problem { status, code: "x".into(), detail: String::new(), body: serde_json::Value::Null };
             assert_eq!(Failure::Client(ClientError::Problem(Box::new(problem))).code(), code, "{status}");
         }
         assert_eq!(Failure::Waiting(String::new()).code(), 4);

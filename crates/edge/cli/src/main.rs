@@ -52,7 +52,9 @@ fn command(operations: &[Operation]) -> Command {
             let mut verb = contract::command(operation);
             if operation.method != Method::GET {
                 verb = verb.arg(
-                    Arg::new("idempotency-key").long("idempotency-key").help("Do it once, however often this is sent"),
+                    Arg::new("idempotency-key")
+                        .long("idempotency-key")
+                        .help("Do it once, however often this is sent"),
                 );
             }
             group = group.subcommand(special::amend(operation, verb));

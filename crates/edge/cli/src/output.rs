@@ -17,8 +17,24 @@ pub enum Format {
 
 /// Columns shown first, where a list's items have them.
 const LEADING: &[&str] = &[
-    "id", "run", "name", "status", "outcome", "act", "workflow", "model", "kind", "requester", "roles", "cost_micros",
-    "cost_per_run_micros", "calls", "runs", "requested_at_ms", "created_at_ms", "at_ms",
+    "id",
+    "run",
+    "name",
+    "status",
+    "outcome",
+    "act",
+    "workflow",
+    "model",
+    "kind",
+    "requester",
+    "roles",
+    "cost_micros",
+    "cost_per_run_micros",
+    "calls",
+    "runs",
+    "requested_at_ms",
+    "created_at_ms",
+    "at_ms",
 ];
 /// Most columns of a list.
 const COLUMNS_MAX: usize = 7;
@@ -28,7 +44,9 @@ const CELL_MAX: usize = 60;
 /// Renders a value.
 pub fn render(value: &Value, format: Format) -> Result<String, Failure> {
     match format {
-        Format::Json => serde_json::to_string_pretty(value).map_err(|error| Failure::Other(error.to_string())),
+        Format::Json => {
+            serde_json::to_string_pretty(value).map_err(|error| Failure::Other(error.to_string()))
+        }
         Format::Yaml => serde_saphyr::to_string(value).map_err(|error| Failure::Other(error.to_string())),
         Format::Table => Ok(match value["items"].as_array() {
             Some(items) => list(items),
@@ -87,7 +105,8 @@ fn cell(value: &Value) -> String {
 fn clean(text: &str) -> String {
     text.chars()
         .map(|c| {
-            let turns = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+            let turns =
+                matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
             if c.is_control() || turns { '·' } else { c }
         })
         .collect()

@@ -225,16 +225,15 @@ type Setter = fn(&mut Config, &str) -> Result<(), String>;
 
 /// Every variable and its field.
 pub const ENVIRONMENT: &[(&str, Setter)] = &[
-    ("WRIT_FOLDER", |config, text| Ok(config.folder = PathBuf::from(text))),
-    ("WRIT_LISTEN", |config, text| Ok(config.listen = parsed(text)?)),
-    ("WRIT_TLS_TERMINATED_UPSTREAM", |config, text| Ok(config.tls_terminated_upstream = parsed(text)?)),
-    ("WRIT_HOSTS", |config, text| Ok(config.hosts = list(text))),
-    ("WRIT_INSTALLATION", |config, text| Ok(config.installation = text.to_owned())),
-    ("WRIT_CELL", |config, text| Ok(config.cell = text.to_owned())),
-    ("WRIT_ENVIRONMENT", |config, text| Ok(config.environment = text.to_owned())),
+    ("WRIT_FOLDER", |config, text| put(&mut config.folder, Ok(PathBuf::from(text)))),
+    ("WRIT_LISTEN", |config, text| put(&mut config.listen, parsed(text))),
+    ("WRIT_TLS_TERMINATED_UPSTREAM", |config, text| put(&mut config.tls_terminated_upstream, parsed(text))),
+    ("WRIT_HOSTS", |config, text| put(&mut config.hosts, Ok(list(text)))),
+    ("WRIT_INSTALLATION", |config, text| put(&mut config.installation, Ok(text.to_owned()))),
+    ("WRIT_CELL", |config, text| put(&mut config.cell, Ok(text.to_owned()))),
+    ("WRIT_ENVIRONMENT", |config, text| put(&mut config.environment, Ok(text.to_owned()))),
     ("WRIT_FIRST_TENANT", |config, text| {
-        config.first_tenant = TenantId::parse(text).map_err(|error| error.to_string())?;
-        Ok(())
+        put(&mut config.first_tenant, TenantId::parse(text).map_err(|error| error.to_string()))
     }),
     ("WRIT_SEQUENCING", |config, text| {
         config.sequencing = match text {
@@ -244,27 +243,32 @@ pub const ENVIRONMENT: &[(&str, Setter)] = &[
         };
         Ok(())
     }),
-    ("WRIT_POLICY_TTL_MS", |config, text| Ok(config.policy_ttl_ms = parsed(text)?)),
-    ("WRIT_POLICY_RESET", |config, text| Ok(config.policy_reset = parsed(text)?)),
-    ("WRIT_PRIVATE_HOSTS", |config, text| Ok(config.private_hosts = list(text))),
-    ("WRIT_LIMITS_BODY_BYTES", |config, text| Ok(config.limits.body_bytes = parsed(text)?)),
-    ("WRIT_LIMITS_HEADER_BYTES", |config, text| Ok(config.limits.header_bytes = parsed(text)?)),
-    ("WRIT_LIMITS_HEADERS", |config, text| Ok(config.limits.headers = parsed(text)?)),
-    ("WRIT_LIMITS_HEADER_READ_MS", |config, text| Ok(config.limits.header_read_ms = parsed(text)?)),
-    ("WRIT_LIMITS_BODY_READ_MS", |config, text| Ok(config.limits.body_read_ms = parsed(text)?)),
-    ("WRIT_LIMITS_CONNECTIONS", |config, text| Ok(config.limits.connections = parsed(text)?)),
-    ("WRIT_LIMITS_STREAMS", |config, text| Ok(config.limits.streams = parsed(text)?)),
-    ("WRIT_LIMITS_JOBS", |config, text| Ok(config.limits.jobs = parsed(text)?)),
-    ("WRIT_LIMITS_JOBS_HELD", |config, text| Ok(config.limits.jobs_held = parsed(text)?)),
-    ("WRIT_LIMITS_SHUTDOWN_MS", |config, text| Ok(config.limits.shutdown_ms = parsed(text)?)),
+    ("WRIT_POLICY_TTL_MS", |config, text| put(&mut config.policy_ttl_ms, parsed(text))),
+    ("WRIT_POLICY_RESET", |config, text| put(&mut config.policy_reset, parsed(text))),
+    ("WRIT_PRIVATE_HOSTS", |config, text| put(&mut config.private_hosts, Ok(list(text)))),
+    ("WRIT_LIMITS_BODY_BYTES", |config, text| put(&mut config.limits.body_bytes, parsed(text))),
+    ("WRIT_LIMITS_HEADER_BYTES", |config, text| put(&mut config.limits.header_bytes, parsed(text))),
+    ("WRIT_LIMITS_HEADERS", |config, text| put(&mut config.limits.headers, parsed(text))),
+    ("WRIT_LIMITS_HEADER_READ_MS", |config, text| put(&mut config.limits.header_read_ms, parsed(text))),
+    ("WRIT_LIMITS_BODY_READ_MS", |config, text| put(&mut config.limits.body_read_ms, parsed(text))),
+    ("WRIT_LIMITS_CONNECTIONS", |config, text| put(&mut config.limits.connections, parsed(text))),
+    ("WRIT_LIMITS_STREAMS", |config, text| put(&mut config.limits.streams, parsed(text))),
+    ("WRIT_LIMITS_JOBS", |config, text| put(&mut config.limits.jobs, parsed(text))),
+    ("WRIT_LIMITS_JOBS_HELD", |config, text| put(&mut config.limits.jobs_held, parsed(text))),
+    ("WRIT_LIMITS_SHUTDOWN_MS", |config, text| put(&mut config.limits.shutdown_ms, parsed(text))),
     ("WRIT_MODELS_BASELINE_TRAINING", |config, text| {
-        Ok(config.models.baseline_training = Some(PathBuf::from(text)))
+        put(&mut config.models.baseline_training, Ok(Some(PathBuf::from(text))))
     }),
-    ("WRIT_MODELS_OPENAI_BASE_URL", |config, text| Ok(openai(config).base_url = text.to_owned())),
+    ("WRIT_MODELS_OPENAI_BASE_URL", |config, text| put(&mut openai(config).base_url, Ok(text.to_owned()))),
     ("WRIT_MODELS_OPENAI_CREDENTIAL", |config, text| {
-        Ok(openai(config).credential = SecretRef::try_from(text.to_owned())?)
+        put(&mut openai(config).credential, SecretRef::try_from(text.to_owned()))
     }),
 ];
+
+fn put<T>(field: &mut T, value: Result<T, String>) -> Result<(), String> {
+    *field = value?;
+    Ok(())
+}
 
 fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, String> {
     text.parse().map_err(|error: T::Err| error.to_string())

@@ -192,8 +192,8 @@ pub async fn serve(config: Config, clock: Arc<dyn Clock>, ids: Arc<dyn Ids>) -> 
         limits.jobs,
         limits.jobs_held,
     );
+    // A queue first, so that nothing is lost; then a policy, or the first job would find everything denied; then workers.
     house.harness.workers_set(move |lease| hand.over(lease));
-    pool.set.spawn(jobs.run(pool_stopping, Duration::from_millis(limits.shutdown_ms)));
     policy::boot(
         &house.harness,
         house.custody.keyring(),
@@ -201,6 +201,7 @@ pub async fn serve(config: Config, clock: Arc<dyn Clock>, ids: Arc<dyn Ids>) -> 
         house.config.policy_reset,
     )
     .await?;
+    pool.set.spawn(jobs.run(pool_stopping, Duration::from_millis(limits.shutdown_ms)));
     rounds::start(&house, &mut background.set, &background_stopping);
     let trust = house.evidence.trust(&house.store, &house.config.first_tenant).await;
     let trust_fingerprint = trust.map_err(admin::AdminError::Read)?.fingerprint();

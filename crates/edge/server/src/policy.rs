@@ -42,6 +42,9 @@ pub enum PolicyError {
     /// It could not be recorded.
     #[error("the built-in policy could not be published: {0}")]
     Publish(#[from] Fault),
+    /// A tenant's own policy is stored and does not open. Without it the tenant's acts would be judged too mildly.
+    #[error("the stored policy of {0} does not open")]
+    Tenant(TenantId),
     /// Storage cannot be read.
     #[error("the policy in force cannot be read")]
     Read(#[from] store::ReadError),
@@ -84,11 +87,16 @@ impl Stored {
     }
 }
 
+/// The record of a tenant's policy, or of the platform's.
+async fn record_of(harness: &Harness, tenant: &TenantId) -> Result<Option<PolicyDoc>, PolicyError> {
+    let Ok(id) = Id::parse("pol_current") else { return Ok(None) };
+    let row = harness.store().record(tenant, PolicyDoc::KIND, &id).await?;
+    Ok(row.map(|row| store::decode::<PolicyDoc>(&row)).transpose()?.map(|stored| stored.doc))
+}
+
 async fn stored(harness: &Harness) -> Result<Stored, PolicyError> {
     let (store, platform) = (harness.store(), TenantId::platform());
-    let Ok(id) = Id::parse("pol_current") else { return Ok(Stored::Nothing) };
-    let Some(row) = store.record(&platform, PolicyDoc::KIND, &id).await? else { return Ok(Stored::Nothing) };
-    let doc = store::decode::<PolicyDoc>(&row)?.doc;
+    let Some(doc) = record_of(harness, &platform).await? else { return Ok(Stored::Nothing) };
     let foreign = Stored::Foreign { seq: doc.seq };
     if !doc.revision.starts_with(BUILT_IN) {
         return Ok(foreign);
@@ -107,10 +115,19 @@ async fn stored(harness: &Harness) -> Result<Stored, PolicyError> {
     })
 }
 
-/// Puts a policy in force at the start. `reset`: the built-in one, whatever was published.
+/// Puts policies in force at the start: every tenant's own, and the platform's. `reset`: the built-in one, whatever was
+/// published.
 pub async fn boot(harness: &Harness, keyring: &Keyring, ttl_ms: i64, reset: bool) -> Result<(), PolicyError> {
     let governor = harness.governor();
-    let loaded = publish::load(governor, harness.store(), &TenantId::platform()).await?;
+    let platform = TenantId::platform();
+    for tenant in harness.store().tenants().await?.into_iter().filter(|tenant| *tenant != platform) {
+        if record_of(harness, &tenant).await?.is_some()
+            && !publish::load(governor, harness.store(), &tenant).await?
+        {
+            return Err(PolicyError::Tenant(tenant));
+        }
+    }
+    let loaded = publish::load(governor, harness.store(), &platform).await?;
     let stored = stored(harness).await?;
     match &stored {
         Stored::Foreign { .. } if !reset => {
@@ -125,7 +142,7 @@ pub async fn boot(harness: &Harness, keyring: &Keyring, ttl_ms: i64, reset: bool
         Stored::Nothing | Stored::BuiltIn { .. } | Stored::Foreign { .. } => {}
     }
     let bytes = sign(keyring, next_seq(&stored, harness.now_ms()), harness.now_ms() + ttl_ms)?;
-    if !publish::install(governor, &TenantId::platform(), &bytes) {
+    if !publish::install(governor, &platform, &bytes) {
         return Err(PolicyError::Compile);
     }
     record(harness, &bytes).await
@@ -133,8 +150,11 @@ pub async fn boot(harness: &Harness, keyring: &Keyring, ttl_ms: i64, reset: bool
 
 /// Renews the built-in policy if it is the one in force and a third of its time has passed. `true`: it was renewed.
 pub async fn renew(harness: &Harness, keyring: &Keyring, ttl_ms: i64) -> Result<bool, PolicyError> {
+    if !due(harness, ttl_ms) {
+        return Ok(false);
+    }
     let stored = stored(harness).await?;
-    if !matches!(stored, Stored::BuiltIn { .. }) || !due(harness, ttl_ms) {
+    if !matches!(stored, Stored::BuiltIn { .. }) {
         return Ok(false);
     }
     let bytes = sign(keyring, next_seq(&stored, harness.now_ms()), harness.now_ms() + ttl_ms)?;

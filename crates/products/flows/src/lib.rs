@@ -1,4 +1,3 @@
-// NOTE TO FLOWS ENGINEER (lead, 05:33): read src/engine/LEAD_READ_THIS_FIRST.md before touching this file.
 //! Governed workflows: events become runs, runs become calls, and every call is decided, recorded and executed once.
 //!
 //! | module | what it is |
@@ -82,6 +81,7 @@ pub const CODES: &[(&str, &str)] = &[
     ("flows.manifest_invalid", "the manifest of a connector is refused"),
     ("flows.workflow_invalid", "the workflow is refused"),
     ("flows.trigger_full", "sixteen workflows are started by the event already"),
+    ("flows.call_mismatch", "a call is not the one that its run is about to make"),
     ("flows.checkpoint_open", "a checkpoint is passed by people, never by itself"),
     ("hook.unknown", "there is no such hook, or it has no secret"),
     ("hook.headers", "a delivery lacks a header, or has one twice"),

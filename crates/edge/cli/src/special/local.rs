@@ -133,7 +133,9 @@ fn origin(name: &str, written: &toml::Table, file: Option<&Path>) -> String {
     let mut parts = name.split('.').peekable();
     while let Some(part) = parts.next() {
         match (at.get(part), parts.peek()) {
-            (Some(_), None) => return file.map_or_else(|| "file".to_owned(), |file| file.display().to_string()),
+            (Some(_), None) => {
+                return file.map_or_else(|| "file".to_owned(), |file| file.display().to_string());
+            }
             (Some(toml::Value::Table(inner)), Some(_)) => at = inner,
             _ => break,
         }
@@ -211,9 +213,13 @@ mod tests {
     fn a_value_knows_where_it_came_from() {
         let written: toml::Table = toml::from_str("cell = \"a\"\n[limits]\njobs = 3\n").unwrap();
         let file = Path::new("writ.toml");
-        for (name, expected) in
-            [("cell", "writ.toml"), ("limits.jobs", "writ.toml"), ("limits.headers", "default"), ("folder", "default"), ("cell.x", "default")]
-        {
+        for (name, expected) in [
+            ("cell", "writ.toml"),
+            ("limits.jobs", "writ.toml"),
+            ("limits.headers", "default"),
+            ("folder", "default"),
+            ("cell.x", "default"),
+        ] {
             assert_eq!(origin(name, &written, Some(file)), expected, "{name}");
         }
     }

@@ -20,30 +20,56 @@ use std::path::PathBuf;
 pub fn commands() -> Vec<Command> {
     vec![
         Command::new("serve").about("Run the installation: API, engine, workers").arg(
-            Arg::new("config").long("config").value_parser(value_parser!(PathBuf)).help("Configuration file (TOML)"),
+            Arg::new("config")
+                .long("config")
+                .value_parser(value_parser!(PathBuf))
+                .help("Configuration file (TOML)"),
         ),
         Command::new("config")
             .about("Print the configuration in force, with every value and where it came from")
-            .arg(Arg::new("config").long("config").value_parser(value_parser!(PathBuf)).help("Configuration file (TOML)")),
+            .arg(
+                Arg::new("config")
+                    .long("config")
+                    .value_parser(value_parser!(PathBuf))
+                    .help("Configuration file (TOML)"),
+            ),
         demo::command(),
         Command::new("sandbox")
-            .about("Run local stand-ins for ServiceNow and a model provider (simulators, not the real systems)")
-            .arg(Arg::new("port").long("port").value_parser(value_parser!(u16)).default_value("0").help("Port on 127.0.0.1")),
+            .about(
+                "Run local stand-ins for ServiceNow and a model provider (simulators, not the real systems)",
+            )
+            .arg(
+                Arg::new("port")
+                    .long("port")
+                    .value_parser(value_parser!(u16))
+                    .default_value("0")
+                    .help("Port on 127.0.0.1"),
+            ),
         Command::new("verify")
             .about("Verify an evidence bundle offline")
             .arg(Arg::new("bundle").required(true).value_parser(value_parser!(PathBuf)).help("The bundle"))
             .arg(
-                Arg::new("trust").long("trust").required(true).value_parser(value_parser!(PathBuf))
+                Arg::new("trust")
+                    .long("trust")
+                    .required(true)
+                    .value_parser(value_parser!(PathBuf))
                     .help("The trust file you hold; it is never taken from the bundle"),
             )
             .arg(
-                Arg::new("held").long("held").value_parser(value_parser!(PathBuf))
+                Arg::new("held")
+                    .long("held")
+                    .value_parser(value_parser!(PathBuf))
                     .help("A checkpoint you kept earlier; the bundle must be consistent with it"),
             ),
         Command::new("events")
             .about("Follow the tenant's facts as they happen")
             .arg(Arg::new("kind").long("kind").help("Only kinds that start with this"))
-            .arg(Arg::new("after").long("after").value_parser(value_parser!(u64)).help("Begin after this index of the log")),
+            .arg(
+                Arg::new("after")
+                    .long("after")
+                    .value_parser(value_parser!(u64))
+                    .help("Begin after this index of the log"),
+            ),
         Command::new("completions")
             .about("Print a completion script for your shell")
             .arg(Arg::new("shell").required(true).value_parser(value_parser!(clap_complete::Shell))),
@@ -51,7 +77,12 @@ pub fn commands() -> Vec<Command> {
 }
 
 /// Runs a special command; `None` if `noun` is none.
-pub async fn run(noun: &str, matches: &ArgMatches, session: &Session, format: Format) -> Option<Result<(), Failure>> {
+pub async fn run(
+    noun: &str,
+    matches: &ArgMatches,
+    session: &Session,
+    format: Format,
+) -> Option<Result<(), Failure>> {
     Some(match noun {
         "serve" => local::serve(matches.get_one::<PathBuf>("config")).await,
         "config" => local::config(matches.get_one::<PathBuf>("config")),
@@ -78,10 +109,14 @@ pub fn amend(operation: &Operation, command: Command) -> Command {
         ("key", "create") => command.mut_arg("secret_sha256", |arg| arg.required(false).hide(true)),
         // The digest of what was shown comes from what was just shown.
         ("approval", "grant") => command.mut_arg("preview_digest", |arg| {
-            arg.required(false).help("Digest of the preview you looked at; without it the preview is shown and taken")
+            arg.required(false)
+                .help("Digest of the preview you looked at; without it the preview is shown and taken")
         }),
         ("evidence", "download") => command.arg(
-            Arg::new("file").long("file").action(ArgAction::Set).value_parser(value_parser!(PathBuf))
+            Arg::new("file")
+                .long("file")
+                .action(ArgAction::Set)
+                .value_parser(value_parser!(PathBuf))
                 .help("Write the bundle here"),
         ),
         _ => command,
@@ -103,10 +138,15 @@ pub async fn prepare(
             Ok(Some(secret))
         }
         ("approval", "grant") if !body.contains_key("preview_digest") => {
-            let shown = client.call(Method::GET, path.trim_end_matches("/grant"), &[], None, None).await?.body;
+            let shown =
+                client.call(Method::GET, path.trim_end_matches("/grant"), &[], None, None).await?.body;
             eprintln!("You grant {}:", shown["act"].as_str().unwrap_or_default());
             for line in shown["preview"].as_array().into_iter().flatten() {
-                eprintln!("  {}: {}", line["label"].as_str().unwrap_or_default(), line["text"].as_str().unwrap_or_default());
+                eprintln!(
+                    "  {}: {}",
+                    line["label"].as_str().unwrap_or_default(),
+                    line["text"].as_str().unwrap_or_default()
+                );
             }
             body.insert("preview_digest".into(), shown["preview_digest"].clone());
             Ok(None)
@@ -120,8 +160,12 @@ pub fn finish(operation: &Operation, matches: &ArgMatches, value: &mut Value) ->
     if (operation.noun.as_str(), operation.verb.as_str()) != ("evidence", "download") {
         return Ok(());
     }
-    let (Some(file), Some(bundle)) = (matches.get_one::<PathBuf>("file"), value["bundle_base64"].as_str()) else { return Ok(()) };
-    let bytes = local::base64_decode(bundle).ok_or_else(|| Failure::Other("the server sent no bundle".into()))?;
+    let (Some(file), Some(bundle)) = (matches.get_one::<PathBuf>("file"), value["bundle_base64"].as_str())
+    else {
+        return Ok(());
+    };
+    let bytes =
+        local::base64_decode(bundle).ok_or_else(|| Failure::Other("the server sent no bundle".into()))?;
     std::fs::write(file, bytes)?;
     value["bundle_base64"] = json!(format!("(written to {})", file.display()));
     Ok(())

@@ -26,7 +26,9 @@ pub fn run(matches: &ArgMatches, format: Format) -> Result<(), Failure> {
     let bundle = read(bundle, BUNDLE_BYTES_MAX)?;
     let trust = trust_read(trust)?;
     let held = path("held").map(|path| read(path, HELD_BYTES_MAX)).transpose()?;
-    let held = held.map(|bytes| String::from_utf8(bytes).map_err(|_| Failure::Usage("the checkpoint held is no text".into())));
+    let held = held.map(|bytes| {
+        String::from_utf8(bytes).map_err(|_| Failure::Usage("the checkpoint held is no text".into()))
+    });
     let report = verify(&bundle, &trust, held.transpose()?.as_deref());
     match format {
         Format::Table => say(&lines(&report))?,
@@ -42,19 +44,23 @@ pub fn run(matches: &ArgMatches, format: Format) -> Result<(), Failure> {
 pub fn judge(report: &Report) -> Result<(), Failure> {
     match &report.failure {
         None => Ok(()),
-        Some(failure) => Err(Failure::Evidence(format!("{} at `{}`: {failure}", failure.reason.code(), failure.check))),
+        Some(failure) => {
+            Err(Failure::Evidence(format!("{} at `{}`: {failure}", failure.reason.code(), failure.check)))
+        }
     }
 }
 
 /// Reads a trust file.
 pub fn trust_read(path: &Path) -> Result<Trust, Failure> {
     let bytes = read(path, TRUST_BYTES_MAX)?;
-    Trust::parse(&bytes).map_err(|error| Failure::Usage(format!("{} is no trust file: {error}", path.display())))
+    Trust::parse(&bytes)
+        .map_err(|error| Failure::Usage(format!("{} is no trust file: {error}", path.display())))
 }
 
 /// Reads a file of at most so many bytes.
 fn read(path: &Path, bytes_max: usize) -> Result<Vec<u8>, Failure> {
-    let unreadable = |error: std::io::Error| Failure::Usage(format!("{} cannot be read: {error}", path.display()));
+    let unreadable =
+        |error: std::io::Error| Failure::Usage(format!("{} cannot be read: {error}", path.display()));
     let mut bytes = Vec::new();
     // A usize fits a u64 on every machine that this runs on.
     let limit = bytes_max as u64 + 1;
@@ -75,7 +81,12 @@ pub fn lines(report: &Report) -> String {
     if report.ok() {
         text.push_str(&format!(
             "\nValid: {} facts in {} streams of {} at size {}; {} opened.\nSHA-256 of the bundle: {}\n",
-            report.facts, report.streams, plain(&report.origin), report.size, report.disclosed, report.bundle_sha256
+            report.facts,
+            report.streams,
+            plain(&report.origin),
+            report.size,
+            report.disclosed,
+            report.bundle_sha256
         ));
         for policy in &report.policies_absent {
             text.push_str(&format!("Policy {} decided and is not in the bundle.\n", plain(policy)));
@@ -127,6 +138,12 @@ mod tests {
     }
 
     fn trust() -> Trust {
-        Trust { version: 1, installation: "test".into(), logs: Vec::new(), evidence_keys: Vec::new(), witnesses: Default::default() }
+        Trust {
+            version: 1,
+            installation: "test".into(),
+            logs: Vec::new(),
+            evidence_keys: Vec::new(),
+            witnesses: Default::default(),
+        }
     }
 }

@@ -62,7 +62,9 @@ fn the_configuration_is_shown_with_its_sources_or_refused() {
     let file = file.to_str().unwrap();
     let (code, out, err) = run(writ(&["config", "--config", file]).env("WRIT_LIMITS_JOBS", "7"));
     assert_eq!(code, 0, "{err}");
-    for (name, source) in [("cell = \"north\"", file), ("limits.jobs = 7", "WRIT_LIMITS_JOBS"), ("environment = ", "default")] {
+    for (name, source) in
+        [("cell = \"north\"", file), ("limits.jobs = 7", "WRIT_LIMITS_JOBS"), ("environment = ", "default")]
+    {
         let line = out.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{name}: {out}"));
         assert!(line.ends_with(&format!("# {source}")), "{line}");
     }

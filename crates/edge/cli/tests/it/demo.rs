@@ -6,8 +6,20 @@ use std::collections::BTreeSet;
 use std::fs;
 
 const MEMBERS: [&str; 14] = [
-    "runs", "written_back", "denied", "waiting", "dead_lettered", "p50_ms", "p95_ms", "cost_micros", "macro_f1",
-    "majority_f1", "evidence_verified", "effects_duplicated", "bundle", "trust",
+    "runs",
+    "written_back",
+    "denied",
+    "waiting",
+    "dead_lettered",
+    "p50_ms",
+    "p95_ms",
+    "cost_micros",
+    "macro_f1",
+    "majority_f1",
+    "evidence_verified",
+    "effects_duplicated",
+    "bundle",
+    "trust",
 ];
 
 fn demo(folder: &str, more: &[&str]) -> Value {
@@ -26,7 +38,11 @@ fn the_demo_does_the_main_job_and_proves_it() {
     let number = |name: &str| summary[name].as_u64().unwrap_or_else(|| panic!("{name}: {summary}"));
     // Every incident is one run, however often it was delivered, and every one came to an end.
     assert_eq!(number("runs"), 12, "{summary}");
-    assert_eq!((number("waiting"), number("dead_lettered"), number("effects_duplicated")), (0, 0, 0), "{summary}");
+    assert_eq!(
+        (number("waiting"), number("dead_lettered"), number("effects_duplicated")),
+        (0, 0, 0),
+        "{summary}"
+    );
     assert_eq!(number("denied"), 1, "the second person denies the one urgent incident: {summary}");
     assert!(number("written_back") >= 6, "{summary}");
     assert!(number("p50_ms") <= number("p95_ms"), "{summary}");
@@ -41,7 +57,8 @@ fn the_demo_does_the_main_job_and_proves_it() {
     let (code, out, _) = run(&mut writ(&["verify", bundle, "--trust", trust, "-o", "json"]));
     let report: Value = serde_json::from_str(&out).unwrap();
     assert_eq!((code, &report["failure"]), (0, &Value::Null));
-    let (code, out, err) = run(&mut writ(&["verify", &format!("{path}/tampered.evidence.tar"), "--trust", trust]));
+    let (code, out, err) =
+        run(&mut writ(&["verify", &format!("{path}/tampered.evidence.tar"), "--trust", trust]));
     assert_eq!(code, 7, "{out}");
     assert!(out.contains("FAILED") && err.contains("evidence."), "{out}{err}");
     let (code, ..) = run(&mut writ(&["verify", bundle, "--trust", &format!("{path}/nothing.json")]));
@@ -56,7 +73,11 @@ fn the_demo_does_the_main_job_and_proves_it() {
 
     // Again in the same folder: another tenant, nothing taken for a repetition.
     let again = demo(path, &["--limit", "3"]);
-    assert_eq!((again["runs"].as_u64(), again["evidence_verified"].as_bool()), (Some(3), Some(true)), "{again}");
+    assert_eq!(
+        (again["runs"].as_u64(), again["evidence_verified"].as_bool()),
+        (Some(3), Some(true)),
+        "{again}"
+    );
 }
 
 #[test]
@@ -65,7 +86,8 @@ fn a_callers_tickets_are_split_or_refused() {
     let file = folder.path().join("tickets.csv");
     let mut text = String::from("id,document,topic_group\n");
     for n in 0..30 {
-        let (word, group) = [("printer jams on floor", "Printers"), ("mail password expired for user", "Accounts")][n % 2];
+        let (word, group) =
+            [("printer jams on floor", "Printers"), ("mail password expired for user", "Accounts")][n % 2];
         text.push_str(&format!("{n},{word} {n},{group}\n"));
     }
     fs::write(&file, text).unwrap();

@@ -1,20 +1,15 @@
 //! Starting, ending, starting again.
 
+use crate::desk::Desk;
 use crate::support::{World, config};
 use act::{Method, SystemIds};
 use kernel::TenantId;
+use sandbox::{Fault, FaultRule, Service};
 use server::StartError;
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 use store::SystemClock;
 use testkit::VirtualClock;
-
-async fn again(world: World) -> (server::Running, String, tempfile::TempDir) {
-    let World { running, admin, folder, .. } = world;
-    running.shutdown().await;
-    let running = server::serve(config(&folder), Arc::new(SystemClock), Arc::new(SystemIds)).await.unwrap();
-    (running, admin, folder)
-}
 
 #[tokio::test]
 async fn the_first_start_makes_a_key_and_later_ones_keep_it() {
@@ -26,11 +21,11 @@ async fn the_first_start_makes_a_key_and_later_ones_keep_it() {
     assert!(!world.house().config.folder.join("admin.secret").exists());
     world.admin(Method::Get, "/v1/principals").send().await.ok();
     // The same folder opens again in the same process: nothing of the first house is left behind.
-    let (running, admin, _folder) = again(world).await;
-    assert_eq!(running.admin_key, None);
-    let answer = crate::support::Ask::new(running.addr, "GET", "/v1/principals").key(&admin).send().await;
+    let world = world.restart().await;
+    assert_eq!(world.running.admin_key, None);
+    let answer = world.ask(Method::Get, "/v1/principals").key(&world.admin).send().await;
     assert_eq!(answer.ok()["items"][0]["name"], "admin");
-    running.shutdown().await;
+    world.running.shutdown().await;
 }
 
 #[tokio::test]
@@ -42,11 +37,11 @@ async fn a_first_start_that_was_interrupted_goes_on() {
     std::fs::remove_file(folder.join("admin.key")).unwrap();
     std::fs::write(folder.join("admin.secret"), secret).unwrap();
     let expected = format!("{id}.{secret}");
-    let (running, admin, _folder) = again(world).await;
-    assert_eq!((running.admin_key.as_deref(), admin.as_str()), (Some(expected.as_str()), expected.as_str()));
+    let world = world.restart().await;
+    assert_eq!((world.running.admin_key.as_deref(), &world.admin), (Some(expected.as_str()), &expected));
     assert_eq!(std::fs::read_to_string(folder.join("admin.key")).unwrap().trim(), expected);
     assert!(!folder.join("admin.secret").exists());
-    running.shutdown().await;
+    world.running.shutdown().await;
 }
 
 #[tokio::test]
@@ -111,4 +106,42 @@ async fn the_policy_is_recorded_and_renewed_and_ends_when_nobody_renews_it() {
     // Nobody renews it any more.
     clock.advance_ms(60_000);
     assert!(!server::policy::in_force(&house.harness));
+}
+
+#[tokio::test]
+async fn what_was_under_way_goes_on_after_a_restart() {
+    let world = World::start().await;
+    let desk = Desk::open(&world).await;
+    let waiting = desk.waiting_write().await;
+    // The other system fails once: the run tries again in half a second, which the first server does not live to see.
+    desk.sandbox
+        .fault_add(
+            FaultRule::new(Service::ServiceNow, Fault::ServerError { status: 503 }).method("GET").once(),
+        )
+        .unwrap();
+    let (_, answer) = desk.incident("my password expired and the VPN refuses my account").await;
+    let retried = answer.ok()["run"].as_str().unwrap().to_owned();
+    let fails =
+        |leaves: Vec<serde_json::Value>| leaves.iter().any(|leaf| leaf["kind"] == "flows.step.retried");
+    let mut facts = world.house().store.hints().facts;
+    while !fails(world.leaves(&world.tenant(), 0).await) {
+        facts.changed().await.unwrap();
+    }
+    let world = world.restart().await;
+    let desk = Desk::open(&world).await;
+    // A policy is in force before the first job runs: nothing is denied for want of one.
+    desk.until(&retried, |run| run["approval"].is_string()).await;
+    desk.decide(&retried, true, 1).await;
+    desk.decide(&waiting, true, 1).await;
+    for run in [&retried, &waiting] {
+        let finished = desk.until(run, |run| run["status"] == "finished").await;
+        assert_eq!(finished["outcome"], "done", "{finished}");
+    }
+    assert_eq!(desk.sandbox.effects_duplicated(), 0);
+    let last = world.tenant();
+    let house = world.house().clone();
+    world.running.shutdown().await;
+    // The last thing a server does is to sign what it has recorded.
+    let checkpoint = house.store.checkpoint_last(&last).await.unwrap().unwrap();
+    assert_eq!(checkpoint.size, house.store.head(&last).await.unwrap().unwrap().size);
 }

@@ -58,6 +58,16 @@ impl World {
         World { running, admin, folder, names: AtomicU32::new(0), room: OnceCell::new() }
     }
 
+    /// Ends the server and starts another in its folder.
+    pub async fn restart(self) -> World {
+        let config = (*self.running.house.config).clone();
+        let World { running, admin, folder, names, room } = self;
+        running.shutdown().await;
+        let running =
+            server::serve(config, Arc::new(SystemClock), Arc::new(SystemIds)).await.expect("it starts again");
+        World { running, admin, folder, names, room }
+    }
+
     /// A name that nobody has yet.
     pub fn unused(&self, name: &str) -> String {
         format!("{name} {}", self.names.fetch_add(1, Ordering::Relaxed))

@@ -1,6 +1,9 @@
 //! Integration tests of workflows: the shipped examples, and runs through a whole house with a ticket system on a socket.
 
+mod crashes;
+mod deliveries;
 mod desk;
 mod examples;
 mod house;
 mod runs;
+mod table;

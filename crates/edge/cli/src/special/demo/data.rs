@@ -92,7 +92,8 @@ impl Tickets {
             }
             Some(file) => {
                 let name = file.display().to_string();
-                let open = File::open(file).map_err(|error| Failure::Usage(format!("{name} cannot be read: {error}")))?;
+                let open = File::open(file)
+                    .map_err(|error| Failure::Usage(format!("{name} cannot be read: {error}")))?;
                 let mut asked = read(open.take(FILE_BYTES_MAX), &name)?;
                 let limit = limit.unwrap_or(ASKED);
                 if asked.len() <= limit {
@@ -105,7 +106,8 @@ impl Tickets {
                 (asked, training)
             }
         };
-        let groups: BTreeSet<String> = asked.iter().chain(&training).map(|row| row.topic_group.clone()).collect();
+        let groups: BTreeSet<String> =
+            asked.iter().chain(&training).map(|row| row.topic_group.clone()).collect();
         Ok(Tickets { asked, training, groups: groups.into_iter().collect() })
     }
 
@@ -153,14 +155,22 @@ fn read(from: impl Read, name: &str) -> Result<Vec<Row>, Failure> {
     let headers = reader.headers().map_err(|error| refused(error.to_string()))?;
     for column in ["id", "document", "topic_group"] {
         if !headers.iter().any(|header| header == column) {
-            return Err(refused(format!("there is no column {column}; the columns are id, document, topic_group")));
+            return Err(refused(format!(
+                "there is no column {column}; the columns are id, document, topic_group"
+            )));
         }
     }
     let mut rows = Vec::new();
     for (at, row) in reader.deserialize::<Row>().enumerate() {
         let row = row.map_err(|error| refused(error.to_string()))?;
-        if row.document.trim().is_empty() || row.topic_group.trim().is_empty() || row.topic_group.chars().count() > 80 {
-            return Err(refused(format!("ticket {} has no text, or no group of at most 80 characters", at + 1)));
+        if row.document.trim().is_empty()
+            || row.topic_group.trim().is_empty()
+            || row.topic_group.chars().count() > 80
+        {
+            return Err(refused(format!(
+                "ticket {} has no text, or no group of at most 80 characters",
+                at + 1
+            )));
         }
         if rows.len() == ROWS_MAX {
             return Err(refused(format!("there are more than {ROWS_MAX} tickets")));
@@ -201,7 +211,12 @@ mod tests {
         assert_eq!(tickets.asked.len(), 12);
         let seen: BTreeSet<_> = tickets.training.iter().map(|row| &row.document).collect();
         assert!(tickets.asked.iter().all(|row| !seen.contains(&row.document)));
-        assert!(tickets.asked.iter().all(|row| tickets.training.iter().any(|other| other.topic_group == row.topic_group)));
+        assert!(
+            tickets
+                .asked
+                .iter()
+                .all(|row| tickets.training.iter().any(|other| other.topic_group == row.topic_group))
+        );
         assert_eq!(Tickets::load(None, Some(3)).unwrap().asked.len(), 3);
         let csv = tickets.training_csv().unwrap();
         assert_eq!(read(&csv[..], "x").unwrap(), tickets.training);
@@ -213,7 +228,8 @@ mod tests {
         let path = folder.path().join("tickets.csv");
         let load = |text: &str, limit| {
             std::fs::write(&path, text).unwrap();
-            Tickets::load(Some(&path), limit).map(|tickets| (tickets.asked.len(), tickets.training.len(), tickets.groups))
+            Tickets::load(Some(&path), limit)
+                .map(|tickets| (tickets.asked.len(), tickets.training.len(), tickets.groups))
         };
         let good = "id,document,topic_group\n1,\"a, b\",X\n2,b,Y\n3,c,X\n";
         assert_eq!(load(good, Some(2)).unwrap(), (2, 1, vec!["X".to_owned(), "Y".to_owned()]));

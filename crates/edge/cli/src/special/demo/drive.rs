@@ -88,10 +88,14 @@ enum News {
 fn seed(stage: &Stage, rows: &[Row], left: usize) -> Result<Vec<Incident>, Failure> {
     let mut incidents = Vec::new();
     let parts = rows.iter().enumerate().map(|(at, row)| (row.clone(), part(at, left)));
-    let extra = (left > 0).then(|| rows.first().map(|row| (confidential(&row.topic_group), Part::Confidential))).flatten();
+    let extra = (left > 0)
+        .then(|| rows.first().map(|row| (confidential(&row.topic_group), Part::Confidential)))
+        .flatten();
     for (row, part) in parts.chain(extra) {
         let (short_description, description) = row.texts();
-        let level = |level: &str| Map::from_iter([("impact".to_owned(), json!(level)), ("urgency".to_owned(), json!(level))]);
+        let level = |level: &str| {
+            Map::from_iter([("impact".to_owned(), json!(level)), ("urgency".to_owned(), json!(level))])
+        };
         let fields = match part {
             Part::Ordinary => Map::new(),
             Part::Urgent => level("1"),
@@ -111,7 +115,8 @@ pub async fn play(stage: &Stage, rows: &[Row], left: usize, plain: bool) -> Resu
     let mut progress = Progress::new(incidents.len() as u64, plain);
     let (news, mut heard) = mpsc::channel(QUEUE);
     let (ask, asked) = mpsc::channel(ASKS);
-    let by_id: HashMap<String, usize> = incidents.iter().enumerate().map(|(at, one)| (one.sys_id.clone(), at)).collect();
+    let by_id: HashMap<String, usize> =
+        incidents.iter().enumerate().map(|(at, one)| (one.sys_id.clone(), at)).collect();
     let mut played = Played { incidents: incidents.clone(), ..Played::default() };
     let work = async {
         tokio::try_join!(
@@ -141,8 +146,12 @@ async fn watch(
     ask: mpsc::Sender<String>,
 ) -> Result<(), Failure> {
     let mut seen = Seen::default();
-    while seen.ended.len() + played.left.len() < played.incidents.len() || played.runs.len() < played.incidents.len() {
-        let Some(news) = heard.recv().await else { return Err(Failure::Other("the demo's own work ended early".into())) };
+    while seen.ended.len() + played.left.len() < played.incidents.len()
+        || played.runs.len() < played.incidents.len()
+    {
+        let Some(news) = heard.recv().await else {
+            return Err(Failure::Other("the demo's own work ended early".into()));
+        };
         match news {
             News::Delivered { at, run, sent_at_ms, repeated } => {
                 played.repeated += repeated;
@@ -218,12 +227,19 @@ impl Seen {
                 let approval = text(&outcome["approval"]);
                 return self.asked.insert(approval.clone()).then_some(approval);
             }
-            ("flows.tool.finished", Some("failed"), Some(code)) => told(&format!("ServiceNow did not do it ({code}); it is tried again")),
+            ("flows.tool.finished", Some("failed"), Some(code)) => {
+                told(&format!("ServiceNow did not do it ({code}); it is tried again"))
+            }
             ("flows.tool.finished", Some("unknown"), Some(code)) => {
-                told(&format!("nobody knows whether the write took effect ({code}); it is looked for before anything else"));
+                told(&format!(
+                    "nobody knows whether the write took effect ({code}); it is looked for before anything else"
+                ));
             }
             ("flows.tool.finished", Some("done"), _) if outcome["action"] == "incident.update" => {
-                if outcome["fields"].as_array().is_some_and(|fields| fields.iter().any(|field| field == "reconciled")) {
+                if outcome["fields"]
+                    .as_array()
+                    .is_some_and(|fields| fields.iter().any(|field| field == "reconciled"))
+                {
                     told("the write was found in ServiceNow by its marker; nothing is sent twice");
                 }
                 self.written.insert(run);
@@ -251,7 +267,10 @@ async fn deliver(stage: &Stage, incidents: &[Incident], news: mpsc::Sender<News>
         let news = news.clone();
         async move {
             let webhook = |_: u8| {
-                stage.sandbox.incident_webhook(&incident.sys_id, WebhookEvent::Created).map_err(|error| Failure::Other(error.to_string()))
+                stage
+                    .sandbox
+                    .incident_webhook(&incident.sys_id, WebhookEvent::Created)
+                    .map_err(|error| Failure::Other(error.to_string()))
             };
             let (first, again) = (webhook(0)?, webhook(1)?);
             let client = &stage.operator.client;
@@ -265,7 +284,10 @@ async fn deliver(stage: &Stage, incidents: &[Incident], news: mpsc::Sender<News>
                     send(client, &stage.hook, &again)
                 )?;
                 if one != two || two != three {
-                    return Err(Failure::Other(format!("{} was delivered three times and became more than one run", incident.number)));
+                    return Err(Failure::Other(format!(
+                        "{} was delivered three times and became more than one run",
+                        incident.number
+                    )));
                 }
                 repeated = 2;
                 one
@@ -289,9 +311,16 @@ async fn send(client: &Client, hook: &str, webhook: &Webhook) -> Result<String, 
         match client.deliver(hook, &webhook.headers, Bytes::from(webhook.body.clone())).await {
             Ok(reply) => match reply.body["run"].as_str() {
                 Some(run) => return Ok(run.to_owned()),
-                None => return Err(Failure::Other(format!("a delivery started nothing: {}", reply.body["ignored"]))),
+                None => {
+                    return Err(Failure::Other(format!(
+                        "a delivery started nothing: {}",
+                        reply.body["ignored"]
+                    )));
+                }
             },
-            Err(error) if attempt < DELIVERY_TRIES && passing(&error) => tokio::time::sleep(PAUSE * attempt).await,
+            Err(error) if attempt < DELIVERY_TRIES && passing(&error) => {
+                tokio::time::sleep(PAUSE * attempt).await
+            }
             Err(error) => return Err(error.into()),
         }
     }
@@ -338,7 +367,13 @@ async fn decide(
             Part::Left => Some(approval.clone()),
             Part::Urgent => {
                 let reason = "an urgent incident goes to the duty manager, not to a queue";
-                call(client, Method::POST, &format!("/v1/approvals/{approval}/deny"), Some(&json!({"reason": reason}))).await?;
+                call(
+                    client,
+                    Method::POST,
+                    &format!("/v1/approvals/{approval}/deny"),
+                    Some(&json!({"reason": reason})),
+                )
+                .await?;
                 None
             }
             Part::Ordinary | Part::Confidential => {
@@ -363,10 +398,17 @@ async fn still_open(stage: &Stage) -> Failure {
     let mut open = Vec::new();
     for state in ["running", "waiting"] {
         let query = [("state".to_owned(), state.to_owned())];
-        let Ok(found) = stage.operator.client.call(Method::GET, "/v1/runs", &query, None, None).await else { continue };
+        let Ok(found) = stage.operator.client.call(Method::GET, "/v1/runs", &query, None, None).await else {
+            continue;
+        };
         for run in found.body["items"].as_array().into_iter().flatten() {
             let text = |name: &str| run[name].as_str().unwrap_or("-").to_owned();
-            open.push(format!("{} is {state} at {} (last trouble: {})", text("id"), text("step"), text("error")));
+            open.push(format!(
+                "{} is {state} at {} (last trouble: {})",
+                text("id"),
+                text("step"),
+                text("error")
+            ));
         }
     }
     let more = open.len().saturating_sub(OPEN_NAMED);
@@ -374,7 +416,11 @@ async fn still_open(stage: &Stage) -> Failure {
     Failure::Other(format!(
         "not everything came to an end within {} s: {}{}; the log is in {}",
         DEADLINE.as_secs(),
-        if open.is_empty() { "no run is open, but not every event was seen".to_owned() } else { open.join("; ") },
+        if open.is_empty() {
+            "no run is open, but not every event was seen".to_owned()
+        } else {
+            open.join("; ")
+        },
         if more > 0 { format!("; and {more} more") } else { String::new() },
         stage.folder.join("writ.log").display(),
     ))

@@ -109,7 +109,10 @@ async fn show(stage: &Stage, tickets: &Tickets, left: usize, once: bool, json: b
         return Err(Failure::Evidence("the evidence of the demo does not verify".into()));
     }
     if summary.effects_duplicated > 0 {
-        return Err(Failure::Other(format!("{} writes took effect more than once", summary.effects_duplicated)));
+        return Err(Failure::Other(format!(
+            "{} writes took effect more than once",
+            summary.effects_duplicated
+        )));
     }
     if !once {
         asked_to_end().await?;

@@ -44,7 +44,11 @@ impl Progress {
     /// A display of work on `total` incidents. `plain` forces lines.
     pub fn new(total: u64, plain: bool) -> Progress {
         let plain = plain || !std::io::stderr().is_terminal();
-        let all = MultiProgress::with_draw_target(if plain { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() });
+        let all = MultiProgress::with_draw_target(if plain {
+            ProgressDrawTarget::hidden()
+        } else {
+            ProgressDrawTarget::stderr()
+        });
         let style = ProgressStyle::with_template("  {prefix:>20} {bar:36} {pos:>5} {msg}")
             .unwrap_or_else(|_| ProgressStyle::default_bar())
             .progress_chars("━╸─");

@@ -137,7 +137,9 @@ pub async fn report(stage: &Stage, played: &Played, tickets: &Tickets) -> Result
         .iter()
         .enumerate()
         .filter(|(_, incident)| incident.part != Part::Confidential)
-        .map(|(at, incident)| (incident.row.topic_group.clone(), group(stage, played, at, written.contains(&at))))
+        .map(|(at, incident)| {
+            (incident.row.topic_group.clone(), group(stage, played, at, written.contains(&at)))
+        })
         .collect();
     let scores = score::score(guesses.iter().map(|(truth, guess)| (truth.as_str(), guess.as_deref())));
     let majority = score::majority(
@@ -181,7 +183,11 @@ pub async fn report(stage: &Stage, played: &Played, tickets: &Tickets) -> Result
 fn group(stage: &Stage, played: &Played, at: usize, written: bool) -> Option<String> {
     let id = match played.named.get(&at) {
         Some(id) => id.clone(),
-        None if written => stage.sandbox.record("incident", &played.incidents.get(at)?.sys_id)?.get("assignment_group")?.clone(),
+        None if written => stage
+            .sandbox
+            .record("incident", &played.incidents.get(at)?.sys_id)?
+            .get("assignment_group")?
+            .clone(),
         None => return None,
     };
     stage.sandbox.record("sys_user_group", &id)?.get("name").cloned()
@@ -237,7 +243,9 @@ async fn prove(stage: &Stage) -> Result<Proof, Failure> {
 /// Changes one letter of one fact.
 fn flip(mut bytes: Vec<u8>) -> Vec<u8> {
     let middle = bytes.len() / 2;
-    let find = |from: usize| bytes.get(from..)?.windows(IN_A_FACT.len()).position(|part| part == IN_A_FACT).map(|at| from + at);
+    let find = |from: usize| {
+        bytes.get(from..)?.windows(IN_A_FACT.len()).position(|part| part == IN_A_FACT).map(|at| from + at)
+    };
     let at = find(middle).or_else(|| find(0)).map_or(middle, |at| at + IN_A_FACT.len());
     if let Some(byte) = bytes.get_mut(at) {
         *byte ^= 1;
@@ -273,18 +281,36 @@ impl Report {
             "webhook sent to write known to be there, less the time people took".into(),
         );
         row("event → write-back, p95".into(), time(summary.p95_ms), String::new());
-        let per_ticket = summary.cost_micros.checked_div(i64::try_from(summary.runs).unwrap_or(0)).unwrap_or(0);
-        row("cost per ticket".into(), format!("{} µ$", per_ticket), format!("millionths of a dollar; {} in all", summary.cost_micros));
+        let per_ticket =
+            summary.cost_micros.checked_div(i64::try_from(summary.runs).unwrap_or(0)).unwrap_or(0);
+        row(
+            "cost per ticket".into(),
+            format!("{} µ$", per_ticket),
+            format!("millionths of a dollar; {} in all", summary.cost_micros),
+        );
         row(
             "macro-F1".into(),
             format!("{:.3}", summary.macro_f1),
-            format!("{} against {} labels; {} left unanswered, accuracy {:.3}", stage.model, self.asked, self.abstained, decimal(self.accuracy_milli)),
+            format!(
+                "{} against {} labels; {} left unanswered, accuracy {:.3}",
+                stage.model,
+                self.asked,
+                self.abstained,
+                decimal(self.accuracy_milli)
+            ),
         );
-        row("  always the largest group".into(), format!("{:.3}", summary.majority_f1), "the majority baseline, learned from the same examples".into());
+        row(
+            "  always the largest group".into(),
+            format!("{:.3}", summary.majority_f1),
+            "the majority baseline, learned from the same examples".into(),
+        );
         row(
             "writes in ServiceNow".into(),
             self.writes.to_string(),
-            format!("{} of them twice, though {} deliveries came again", summary.effects_duplicated, self.repeated),
+            format!(
+                "{} of them twice, though {} deliveries came again",
+                summary.effects_duplicated, self.repeated
+            ),
         );
         if let Some(column) = table.column_mut(1) {
             column.set_cell_alignment(CellAlignment::Right);
@@ -293,8 +319,16 @@ impl Report {
         if let Some(note) = &stage.price_note {
             text.push_str(&format!("  {note}\n"));
         }
-        text.push_str(&format!("\nEvidence: {}\n\n{}\n", summary.bundle.display(), indented(&self.verification)));
-        text.push_str(&format!("\nThe same with one byte flipped: {}\n\n  FAILED  {}\n", self.tampered_file.display(), self.tampered));
+        text.push_str(&format!(
+            "\nEvidence: {}\n\n{}\n",
+            summary.bundle.display(),
+            indented(&self.verification)
+        ));
+        text.push_str(&format!(
+            "\nThe same with one byte flipped: {}\n\n  FAILED  {}\n",
+            self.tampered_file.display(),
+            self.tampered
+        ));
         text
     }
 
@@ -334,7 +368,10 @@ impl Report {
 }
 
 fn indented(text: &str) -> String {
-    text.lines().map(|line| if line.is_empty() { String::new() } else { format!("  {line}") }).collect::<Vec<_>>().join("\n")
+    text.lines()
+        .map(|line| if line.is_empty() { String::new() } else { format!("  {line}") })
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// A word of a shell.
@@ -350,8 +387,14 @@ mod tests {
     #[test]
     fn percentiles_are_values_that_occurred() {
         let times: Vec<i64> = (1..=100).collect();
-        assert_eq!((percentile(&times, 50), percentile(&times, 95), percentile(&times, 100)), (Some(50), Some(95), Some(100)));
-        assert_eq!((percentile(&[7], 50), percentile(&[7], 95), percentile(&[], 50)), (Some(7), Some(7), None));
+        assert_eq!(
+            (percentile(&times, 50), percentile(&times, 95), percentile(&times, 100)),
+            (Some(50), Some(95), Some(100))
+        );
+        assert_eq!(
+            (percentile(&[7], 50), percentile(&[7], 95), percentile(&[], 50)),
+            (Some(7), Some(7), None)
+        );
         assert_eq!(percentile(&[1, 2, 3], 50), Some(2));
     }
 

@@ -124,7 +124,10 @@ pub fn folder(given: Option<&Path>) -> Result<PathBuf, Failure> {
 pub fn log_to(folder: &Path) -> Result<PathBuf, Failure> {
     let path = folder.join("writ.log");
     let file = OpenOptions::new().create(true).append(true).mode(0o600).open(&path)?;
-    let log = tracing_subscriber::fmt().with_env_filter(log_filter()).with_ansi(false).with_writer(Mutex::new(file));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(log_filter())
+        .with_ansi(false)
+        .with_writer(Mutex::new(file));
     log.try_init().map_err(|error| Failure::Other(error.to_string()))?;
     Ok(path)
 }
@@ -144,9 +147,14 @@ impl Stage {
         write_private(&training, &tickets.training_csv()?)?;
         let home = folder.join("installation");
         let config = config(&home, &training, sandbox.base_url(), provider)?;
-        let running = server::serve(config, Arc::new(SystemClock), Arc::new(SystemIds))
-            .await
-            .map_err(|error| Failure::Other(format!("the installation does not start: {} ({})", chain(&error), error.code())))?;
+        let running =
+            server::serve(config, Arc::new(SystemClock), Arc::new(SystemIds)).await.map_err(|error| {
+                Failure::Other(format!(
+                    "the installation does not start: {} ({})",
+                    chain(&error),
+                    error.code()
+                ))
+            })?;
         let url = format!("http://{}", running.addr);
         let admin_key = match &running.admin_key {
             Some(key) => key.clone(),
@@ -180,11 +188,13 @@ impl Stage {
             secret("model-key", "the model provider's API key", key).await?;
             price_note = price(&admin, model).await?;
             let reported = probe(&operator.client, model).await?;
-            workflow["pins"]["models"]["classifier"] = json!({"model": format!("openai/{model}"), "accepts": [reported]});
+            workflow["pins"]["models"]["classifier"] =
+                json!({"model": format!("openai/{model}"), "accepts": [reported]});
         }
         let model = workflow["pins"]["models"]["classifier"]["model"].as_str().unwrap_or_default().to_owned();
         // JSON is YAML, too.
-        let text = if matches!(provider, Provider::Baseline) { WORKFLOW.to_owned() } else { workflow.to_string() };
+        let text =
+            if matches!(provider, Provider::Baseline) { WORKFLOW.to_owned() } else { workflow.to_string() };
         call(&operator.client, Method::POST, "/v1/workflows", Some(&json!({"yaml": text}))).await?;
         let folder = folder.to_owned();
         Ok(Stage { sandbox, running, folder, url, tenant, hook, operator, approver, you, model, price_note })
@@ -193,12 +203,18 @@ impl Stage {
 
 /// The stand-ins, with everything scripted that shall go wrong.
 async fn sandbox(secrets: &Credentials, tickets: &Tickets) -> Result<Sandbox, Failure> {
-    let failed = |error: &dyn std::error::Error| Failure::Other(format!("the stand-ins do not start: {}", chain(error)));
+    let failed = |error: &dyn std::error::Error| {
+        Failure::Other(format!("the stand-ins do not start: {}", chain(error)))
+    };
     let mut config = sandbox::Config::new(sandbox_clock(), secrets.clone());
     config.servicenow.groups.clone_from(&tickets.groups);
     let sandbox = Sandbox::start(config).await.map_err(|error| failed(&error))?;
     let faults = [
-        FaultRule::new(Service::ServiceNow, Fault::RateLimited { retry_after_s: 1 }).method("GET").path_contains("/incident/").nth(2).once(),
+        FaultRule::new(Service::ServiceNow, Fault::RateLimited { retry_after_s: 1 })
+            .method("GET")
+            .path_contains("/incident/")
+            .nth(2)
+            .once(),
         // The write takes effect and the reply never comes: sent again, the note would stand there twice.
         FaultRule::new(Service::ServiceNow, Fault::DropAfterEffect).method("PATCH").once(),
     ];
@@ -213,7 +229,8 @@ fn config(home: &Path, training: &Path, sandbox: &str, provider: &Provider) -> R
         folder: home.to_owned(),
         listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         installation: "writ.demo".into(),
-        first_tenant: TenantId::parse(&format!("ten_{TENANT}")).map_err(|error| Failure::Other(error.to_string()))?,
+        first_tenant: TenantId::parse(&format!("ten_{TENANT}"))
+            .map_err(|error| Failure::Other(error.to_string()))?,
         private_hosts: vec![host(sandbox)?],
         ..Config::default()
     };
@@ -221,7 +238,8 @@ fn config(home: &Path, training: &Path, sandbox: &str, provider: &Provider) -> R
     if let Provider::OpenAi { base_url, .. } = provider {
         // Whoever set the variable chose the address, wherever it is.
         config.private_hosts.push(host(base_url)?);
-        let credential = server::config::SecretRef::try_from("secret:model-key".to_owned()).map_err(Failure::Other)?;
+        let credential =
+            server::config::SecretRef::try_from("secret:model-key".to_owned()).map_err(Failure::Other)?;
         config.models.openai = Some(server::config::OpenAi { base_url: base_url.clone(), credential });
     }
     Ok(config)
@@ -303,7 +321,9 @@ async fn price(admin: &Client, model: &str) -> Result<Option<String>, Failure> {
         return Ok(None);
     }
     let mut row = rows.iter().find(|row| row["model"] == LIKE).cloned().ok_or(ClientError::Reply)?;
-    let note = format!("The price of {pin} is not known here; it is reckoned as {LIKE}. Publish your own with `writ price publish`.");
+    let note = format!(
+        "The price of {pin} is not known here; it is reckoned as {LIKE}. Publish your own with `writ price publish`."
+    );
     row["model"] = json!(pin);
     row["note"] = json!("Assumed by the demo.");
     rows.push(row);
@@ -319,7 +339,8 @@ async fn probe(operator: &Client, model: &str) -> Result<String, Failure> {
     workflow["pins"]["models"]["probe"]["model"] = json!(format!("openai/{model}"));
     let name = workflow["name"].clone();
     call(operator, Method::POST, "/v1/workflows", Some(&json!({"yaml": workflow.to_string()}))).await?;
-    let started = call(operator, Method::POST, "/v1/runs", Some(&json!({"workflow": name, "event": {}}))).await?;
+    let started =
+        call(operator, Method::POST, "/v1/runs", Some(&json!({"workflow": name, "event": {}}))).await?;
     let run = started.body["run"].as_str().ok_or(ClientError::Reply)?.to_owned();
     let query = [("run".to_owned(), run)];
     let mut last = "no answer".to_owned();
@@ -340,7 +361,12 @@ async fn probe(operator: &Client, model: &str) -> Result<String, Failure> {
 }
 
 /// A call, repeated where that is harmless and may help. An act is sent under one idempotency key for all its tries.
-pub async fn call(client: &Client, method: Method, path: &str, body: Option<&Value>) -> Result<Reply, Failure> {
+pub async fn call(
+    client: &Client,
+    method: Method,
+    path: &str,
+    body: Option<&Value>,
+) -> Result<Reply, Failure> {
     let key = (method != Method::GET).then(|| hex::encode(&SystemIds.entropy()));
     let mut wait_ms = RETRY_MS;
     for attempt in 1.. {

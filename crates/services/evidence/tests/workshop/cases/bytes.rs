@@ -197,7 +197,7 @@ pub(super) fn files_changed(cases: &mut Cases, run: &[u8]) {
     let lines = |change: &dyn Fn(&mut Vec<String>)| changed(run, |files| edit_lines(files, change));
     cases.bad("fact-dropped", lines(&|lines| drop(lines.remove(1))), "evidence.file_digest");
     cases.bad("fact-tail-dropped", lines(&|lines| drop(lines.pop())), "evidence.file_digest");
-    cases.bad("facts-swapped", lines(&|lines| lines.swap(0, 1)), "evidence.file_digest");
+    cases.bad("file-facts-swapped", lines(&|lines| lines.swap(0, 1)), "evidence.file_digest");
     cases.bad("fact-doubled", lines(&|lines| lines.insert(1, lines[0].clone())), "evidence.file_digest");
     cases.bad("fact-edited", lines(&|lines| swap_line(lines, 0, "ALLOW", "DENY")), "evidence.file_digest");
 }

@@ -2,6 +2,7 @@
 
 mod bytes;
 mod facts;
+mod fuzz;
 mod logs;
 mod manifests;
 mod notes;
@@ -118,6 +119,7 @@ pub fn cases() -> Vec<Case> {
     logs::logs_signed(&mut cases);
     facts::side_files(&mut cases, &whole);
     trusts::helds(&mut cases, &log, &whole, &run);
+    fuzz::changes(&mut cases, &run);
     cases.rows
 }
 

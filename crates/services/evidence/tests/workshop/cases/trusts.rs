@@ -143,7 +143,7 @@ pub(super) fn helds(cases: &mut Cases, log: &Log, whole: &[u8], run: &[u8]) {
     let other = (ours().checkpoint)(&Checkpoint { origin: "writ.test/local/ten_b/1".into(), ..log.head() })
         .expect("a name");
     for (name, note) in
-        [("garbage", "garbage"), ("empty", ""), ("stranger", &stranger), ("other-log", &other)]
+        [("garbage", "garbage"), ("nothing", ""), ("stranger", &stranger), ("other-log", &other)]
     {
         cases.held(&format!("held-{name}"), whole, note, Some("evidence.held_invalid"));
     }
