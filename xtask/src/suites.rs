@@ -35,6 +35,13 @@ pub(crate) const PYTHON_SUITES: &[Suite] = &[
         builds: &[&["--package", "sandbox", "--example", "serve"]],
         args: &["{target}/debug/examples/serve"],
     },
+    // A second verifier that shares no code with ours, over good and tampered bundles.
+    Suite {
+        name: "evidence verifiers agree",
+        script: "crates/services/evidence/tests/agree.py",
+        builds: &[&["--package", "evidence", "--example", "make_bundles", "--example", "verify"]],
+        args: &["{target}/debug/examples/make_bundles", "{target}/debug/examples/verify"],
+    },
 ];
 
 impl Suite {

@@ -8,6 +8,7 @@ use crate::exit::Failure;
 use crate::output::{self, Format};
 use clap::ArgMatches;
 use evidence::archive::BUNDLE_BYTES_MAX;
+use evidence::manifest::NOT_PROVEN;
 use evidence::trust::{TRUST_BYTES_MAX, Trust};
 use evidence::verify::{Report, verify};
 use std::fs::File;
@@ -92,8 +93,9 @@ pub fn lines(report: &Report) -> String {
             text.push_str(&format!("Policy {} decided and is not in the bundle.\n", plain(policy)));
         }
         text.push_str("\nNot proven by it:\n");
-        for line in &report.not_proven {
-            text.push_str(&format!("  - {}\n", plain(line)));
+        for name in &report.not_proven {
+            let says = NOT_PROVEN.iter().find(|(known, _)| known == name).map_or(name.as_str(), |(_, says)| says);
+            text.push_str(&format!("  - {}\n", plain(says)));
         }
     } else {
         text.push_str("\nNot valid. Nothing in this bundle is to be believed.\n");
@@ -121,7 +123,7 @@ mod tests {
             ..Report::default()
         };
         let text = lines(&report);
-        assert!(text.contains("ok      archive") && text.contains("- truth_of_content"), "{text}");
+        assert!(text.contains("ok      archive") && text.contains("- that what a fact says is true"), "{text}");
         assert!(!text.contains('\u{1b}'), "{text}");
         assert!(judge(&report).is_ok());
         report.failure = verify(b"no bundle", &trust(), None).failure;

@@ -37,7 +37,7 @@ pub(super) fn insert(
 ) -> rusqlite::Result<Option<Lease>> {
     let held = i64::from(job.held);
     let due_ms = if job.held { bench.now_ms.saturating_add(job.kind.lease_ms) } else { job.ready_at_ms };
-    let ready = !job.held && due_ms <= bench.now_ms;
+    let ready = due_ms <= bench.now_ms;
     // An authority is plain data with text keys; serialising it cannot fail.
     let encoded = serde_json::to_vec(authority).unwrap_or_default();
     bench

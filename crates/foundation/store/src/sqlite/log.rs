@@ -303,3 +303,37 @@ pub(super) fn checkpoint_last(db: &Connection, tenant: &TenantId) -> rusqlite::R
 fn checkpoint_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<CheckpointRow> {
     Ok(CheckpointRow { size: unsigned(row.get(0)?, 0)?, note: row.get(1)? })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sqlite::schema;
+
+    /// 65,536 leaves are 256 tiles of the lowest level and one of the next, and the root over all of them is read from
+    /// that one: without it a proof in a large log would read hundreds of tiles.
+    #[test]
+    fn every_complete_tile_is_kept_at_its_level() {
+        const SIZE: u64 = TILE_WIDTH * TILE_WIDTH;
+        let folder = tempfile::tempdir().unwrap();
+        let db = schema::open_writer(&folder.path().join("writ.db"), None).unwrap();
+        let tenant = TenantId::parse("ten_a").unwrap();
+        let mut log = Log::empty("writ.test/local/ten_a/1".to_owned());
+        db.execute_batch("BEGIN").unwrap();
+        for n in 0..SIZE {
+            log.append(&db, &tenant, "run_a", n + 1, sha256(&n.to_be_bytes()), b"").unwrap();
+        }
+        let mut statement =
+            db.prepare("SELECT level, count(*) FROM tiles GROUP BY level ORDER BY level").unwrap();
+        let levels: Vec<(i64, i64)> = statement
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
+            .unwrap()
+            .collect::<rusqlite::Result<_>>()
+            .unwrap();
+        assert_eq!(levels, [(0, 256), (1, 1)]);
+        assert_eq!(root_at(&db, &tenant, SIZE).unwrap(), log.root());
+        let tiles =
+            db.prepare("SELECT hashes FROM tiles WHERE level = 1").unwrap().query_row([], |row| row.get(0));
+        let tiles: Vec<u8> = tiles.unwrap();
+        assert_eq!(merkle::root_of(tiles.as_chunks::<32>().0), log.root());
+    }
+}

@@ -92,13 +92,13 @@ pub struct Sqlite {
 /// Makes the folder, lastingly, and takes its lock. The operating system lets go of it when the process ends, however
 /// it ends.
 fn folder_lock(folder: &Path) -> Result<File, OpenError> {
-    if !folder.is_dir() {
-        std::fs::create_dir_all(folder)?;
-        // A new folder outlives a power loss only once the one above it has been written out.
-        for ancestor in folder.ancestors().skip(1).take_while(|above| !above.as_os_str().is_empty()) {
-            // Not every file system lets a folder be synced, and not every folder above is ours to open.
-            let _ = File::open(ancestor).and_then(|above| above.sync_all());
-        }
+    let missing: Vec<&Path> = folder.ancestors().take_while(|path| !path.exists()).collect();
+    std::fs::create_dir_all(folder)?;
+    for above in missing.into_iter().filter_map(Path::parent) {
+        // A new folder outlives a power loss only once the one above it has been written out. A relative path ends in
+        // an empty one, which is the working folder; and not every file system lets a folder be synced.
+        let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
+        let _ = File::open(above).and_then(|above| above.sync_all());
     }
     let lock = File::options().create(true).truncate(false).write(true).open(folder.join("writ.lock"))?;
     match lock.try_lock() {

@@ -13,8 +13,8 @@ use testkit::Random;
 
 /// Longer than a lease.
 const LEASE_OVER_MS: i64 = 31_000;
-/// More polls than the longest job takes.
-const POLLS_MAX: u32 = 60;
+/// More commits than a run takes.
+const COMMITS_MAX: i64 = 40;
 
 /// Whether the model is sure enough that no person is asked.
 async fn house(desk: &Desk, seed: u64, sure: bool) -> House {
@@ -42,24 +42,57 @@ async fn to_the_end(house: &House, run: &kernel::Id) -> RunDoc {
 }
 
 #[tokio::test]
-async fn killed_once_at_every_point_nothing_is_lost_and_nothing_is_doubled() {
-    for sure in [true, false] {
-        // The first jobs of a run differ only in their step, so each is killed in turn.
-        for at in 0..POLLS_MAX {
+async fn killed_once_at_every_commit_nothing_is_lost_and_nothing_is_doubled() {
+    for (sure, after) in [(true, false), (true, true), (false, false), (false, true)] {
+        for commit in 0..COMMITS_MAX {
             let desk = Desk::start().await;
-            let house = house(&desk, u64::from(at), sure).await;
+            let house = house(&desk, u64::try_from(commit).unwrap(), sure).await;
             let run = house.event(event()).await;
-            let killed = house.work_killed(at).await.unwrap();
+            // The run's own job first, then those by which people's decision comes back to it.
+            let mut left = commit;
+            let mut killed = house.work_killed(left, after, None).await.unwrap();
+            if !killed && !sure {
+                left -= 8;
+                let approval = house.run(&run).await.approval.unwrap();
+                house.decide(&approval, "bob", true).await.unwrap();
+                while !killed && left >= 0 {
+                    let Some(died) = house.work_killed(left, after, None).await else { break };
+                    (killed, left) = (died, left - 2);
+                }
+            }
             house.clock.advance_ms(LEASE_OVER_MS);
-            let after = to_the_end(&house, &run).await;
-            let what = format!("killed after {at} polls, sure {sure}: {:?}", after.error);
-            assert_eq!((after.status, after.outcome), (Status::Finished, Some(Outcome::Done)), "{what}");
+            let ended = to_the_end(&house, &run).await;
+            let what = format!("commit {commit}, after {after}, sure {sure}: {:?}", ended.error);
+            assert_eq!((ended.status, ended.outcome), (Status::Finished, Some(Outcome::Done)), "{what}");
             assert_eq!(desk.notes(), 1, "{what}");
             if !killed {
+                assert!(commit >= 8, "only {commit} commits");
                 break;
             }
-            assert!(at + 1 < POLLS_MAX, "the job never ends");
+            assert!(commit + 1 < COMMITS_MAX, "the jobs never end");
         }
+    }
+}
+
+#[tokio::test]
+async fn killed_while_it_waits_for_the_other_side() {
+    for polls in 1.. {
+        let desk = Desk::start().await;
+        let house = house(&desk, 7, true).await;
+        let run = house.event(event()).await;
+        let killed = house.work_killed(-1, false, Some(polls)).await.unwrap();
+        house.clock.advance_ms(LEASE_OVER_MS);
+        let ended = to_the_end(&house, &run).await;
+        assert_eq!(
+            (ended.outcome, desk.notes()),
+            (Some(Outcome::Done), 1),
+            "{polls} polls: {:?}",
+            ended.error
+        );
+        if !killed {
+            break;
+        }
+        assert!(polls < 200, "the job never ends");
     }
 }
 
@@ -85,7 +118,11 @@ async fn killed_at_random_among_faults_of_the_other_side() {
         let mut kills = 0;
         for _ in 0..40 {
             if draw(3) == 0 && kills < 6 {
-                match house.work_killed(u32::try_from(draw(40)).unwrap()).await {
+                let (commit, polls) = match draw(2) {
+                    0 => (i64::try_from(draw(8)).unwrap(), None),
+                    _ => (-1, Some(1 + draw(12))),
+                };
+                match house.work_killed(commit, draw(2) == 0, polls).await {
                     Some(true) => {
                         kills += 1;
                         house.clock.advance_ms(LEASE_OVER_MS);
@@ -127,26 +164,16 @@ async fn killed_at_random_among_faults_of_the_other_side() {
 
 /// Takes a run to where its approval is recorded and its wait is not, and kills the process there.
 async fn asked_but_not_waiting(desk: &Desk) -> (House, kernel::Id, kernel::Id) {
-    for polls in 1..400 {
-        let house = house(desk, polls, false).await;
+    for commit in 0..COMMITS_MAX {
+        let house = house(desk, 1, false).await;
         let run = house.event(event()).await;
-        let killed = house.work_killed(u32::try_from(polls).unwrap()).await.unwrap();
-        let asked = house.approvals_of(&run).await;
-        println!(
-            "XX {polls} {killed} {:?} {:?} {:?}",
-            asked.len(),
-            house.run(&run).await.status,
-            house.kinds(&run).await.len()
-        );
-        if let Some(approval) = asked.first() {
-            if house.run(&run).await.status == Status::Running {
-                assert!(killed);
-                return (house, run, approval.clone());
-            }
-            break;
+        let killed = house.work_killed(commit, true, None).await.unwrap();
+        if let Some(approval) = house.approvals_of(&run).await.pop() {
+            assert_eq!((killed, house.run(&run).await.status), (true, Status::Running));
+            return (house, run, approval);
         }
     }
-    panic!("there is no such moment");
+    panic!("nobody is ever asked");
 }
 
 #[tokio::test]
@@ -211,7 +238,7 @@ async fn a_step_that_kills_its_worker_ends_among_the_dead() {
     let house = house(&desk, 2, true).await;
     let run = house.event(event()).await;
     for _ in 0..STEP.starts_max {
-        assert_eq!(house.work_killed(0).await, Some(true));
+        assert_eq!(house.work_killed(0, false, Some(0)).await, Some(true));
         house.clock.advance_ms(LEASE_OVER_MS);
     }
     house.settle().await;

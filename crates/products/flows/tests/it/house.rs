@@ -2,6 +2,7 @@
 //! that answers what it is told. Time stands still until the test moves it, and nothing runs that the test does not run.
 
 use crate::desk::Desk;
+use crate::mortal::{Fate, Mortal};
 use access::bootstrap::{Bootstrap, bootstrap};
 use act::{Assurance, Clock as _, Ctx, Domain, Fault, Principal, PrincipalKind};
 use contracts::models::{ModelCall, ModelCalls, ModelReply};
@@ -69,6 +70,8 @@ pub struct House {
     pub tenant: TenantId,
     pub queue: Arc<Mutex<VecDeque<Lease>>>,
     specs: Vec<act::JobSpec>,
+    /// When the process dies.
+    pub fate: Arc<Fate>,
     _folder: TempDir,
 }
 
@@ -107,7 +110,9 @@ impl House {
             page_count_max: None,
         })
         .unwrap();
-        let store = Store::new(engine);
+        let fate = Arc::new(Fate::default());
+        fate.spared();
+        let store = Store::new(Mortal { inner: engine, fate: fate.clone() });
         let tenant = TenantId::parse("ten_acme").unwrap();
         let plan =
             Bootstrap { admin_secret_sha256: "0".repeat(64), tenant: tenant.clone(), cell: "local".into() };
@@ -143,7 +148,7 @@ impl House {
         let handed = queue.clone();
         harness.workers_set(move |lease| handed.lock().unwrap().push_back(lease));
         let specs = domains.iter().flat_map(|domain| domain.jobs.clone()).chain(harness.jobs()).collect();
-        House { harness, clock, model, domain, tenant, queue, specs, _folder: folder }
+        House { harness, clock, model, domain, tenant, queue, specs, fate, _folder: folder }
     }
 
     /// A house with the ticket system's connector, the generic one, and the shipped workflows.
@@ -276,13 +281,15 @@ impl House {
         }
     }
 
-    /// Polls one job at most so many times and then drops it, as a killed process would. `false`: it ended before.
-    pub async fn work_killed(&self, polls: u32) -> Option<bool> {
+    /// Runs one job in a process that dies before or right after its commit number `commit`, or, with `polls`, while it
+    /// waits for something. `Some(false)`: the job ended before; `None`: there was none.
+    pub async fn work_killed(&self, commit: i64, after: bool, polls: Option<usize>) -> Option<bool> {
         let lease = self.lease().await?;
         let mut work = self.job(&lease)(lease);
-        let mut left = polls;
+        self.fate.dies_in(commit, after);
+        let mut left = polls.unwrap_or(usize::MAX);
         let ended = std::future::poll_fn(|context| {
-            if left == 0 {
+            if left == 0 || self.fate.dead() {
                 return std::task::Poll::Ready(false);
             }
             left -= 1;
@@ -290,11 +297,12 @@ impl House {
         })
         .await;
         drop(work);
-        // What is lost with the process: everything that it only had in memory.
+        self.fate.spared();
         if !ended {
+            // What is lost with the process: everything that it only had in memory.
             self.queue.lock().unwrap().clear();
         }
-        // A commit that was on its way is not lost with the process: it is let through before anybody looks.
+        // A commit that was on its way is let through before anybody looks.
         self.harness.store().jobs_claim(KINDS, 0).await.unwrap();
         Some(!ended)
     }

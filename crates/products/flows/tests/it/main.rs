@@ -5,5 +5,6 @@ mod deliveries;
 mod desk;
 mod examples;
 mod house;
+mod mortal;
 mod runs;
 mod table;

@@ -19,10 +19,11 @@ use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 use store::SystemClock;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
-/// Deliveries on their way at once.
-const DELIVERIES: usize = 16;
+/// Incidents in work at once: from their delivery until they come before a person or to an end. Beyond it, what would be
+/// measured is how long the queue is and not how long an incident takes.
+pub const IN_WORK: usize = 16;
 /// Approvals looked at at once.
 const DECISIONS: usize = 8;
 /// Every so many incidents, one is delivered twice over.
@@ -118,14 +119,15 @@ pub async fn play(stage: &Stage, rows: &[Row], left: usize, plain: bool) -> Resu
     let by_id: HashMap<String, usize> =
         incidents.iter().enumerate().map(|(at, one)| (one.sys_id.clone(), at)).collect();
     let mut played = Played { incidents: incidents.clone(), ..Played::default() };
+    let room = Semaphore::new(IN_WORK);
     let work = async {
         tokio::try_join!(
-            deliver(stage, &incidents, news.clone()),
+            deliver(stage, &incidents, &room, news.clone()),
             decide(&stage.approver.client, &incidents, &by_id, asked, news.clone()),
             follow(&stage.operator.client, news.clone()),
         )
     };
-    let watch = watch(&mut played, &mut progress, &mut heard, ask);
+    let watch = watch(&mut played, &mut progress, &room, &mut heard, ask);
     let ended = tokio::select! {
         // The work ends only by failing: deciding and following go on until nobody listens.
         failed = work => failed.map(|_| ()),
@@ -142,10 +144,12 @@ pub async fn play(stage: &Stage, rows: &[Row], left: usize, plain: bool) -> Resu
 async fn watch(
     played: &mut Played,
     progress: &mut Progress,
+    room: &Semaphore,
     heard: &mut mpsc::Receiver<News>,
     ask: mpsc::Sender<String>,
 ) -> Result<(), Failure> {
     let mut seen = Seen::default();
+    let mut rested = 0;
     while seen.ended.len() + played.left.len() < played.incidents.len()
         || played.runs.len() < played.incidents.len()
     {
@@ -180,12 +184,15 @@ async fn watch(
                 {
                     return Err(Failure::Other("nobody decides any more".into()));
                 }
+                let rest = seen.resting.len();
+                room.add_permits(rest - rested);
+                rested = rest;
                 progress.set(Mark::Classified, seen.classified.len());
+                progress.set(Mark::Decided, seen.settled.len());
                 progress.set(Mark::Written, seen.written.len());
                 progress.set(Mark::Finished, seen.ended.len());
             }
         }
-        progress.set(Mark::Decided, seen.decided.len());
         progress.waiting(seen.asked.len().saturating_sub(seen.decided.len()));
     }
     Ok(())
@@ -197,8 +204,13 @@ struct Seen {
     facts: BTreeSet<String>,
     runs: BTreeSet<String>,
     classified: BTreeSet<String>,
+    /// Came before a person, or to an end.
+    resting: BTreeSet<String>,
     asked: BTreeSet<String>,
+    /// Decided by the second person.
     decided: BTreeSet<usize>,
+    /// Decided by anybody: policy, or a person.
+    settled: BTreeSet<String>,
     written: BTreeSet<String>,
     ended: BTreeSet<String>,
 }
@@ -223,7 +235,11 @@ impl Seen {
             ("flows.step.finished", ..) if outcome["kind"] == "model" => {
                 self.classified.insert(run);
             }
+            ("flows.tool.intended", ..) if outcome["action"] == "incident.update" => {
+                self.settled.insert(run);
+            }
             ("flows.step.waiting", ..) => {
+                self.resting.insert(run);
                 let approval = text(&outcome["approval"]);
                 return self.asked.insert(approval.clone()).then_some(approval);
             }
@@ -246,23 +262,27 @@ impl Seen {
             }
             ("flows.run.finished", Some("denied"), _) if outcome["error"] == "data.restricted" => {
                 told("policy denies it: the incident is confidential");
-                self.ended.insert(run);
+                self.end(run);
             }
-            ("flows.run.finished", ..) => {
-                self.ended.insert(run);
-            }
+            ("flows.run.finished", ..) => self.end(run),
             ("flows.run.dead", _, code) => {
                 told(&format!("it cannot go on ({}) and waits for an operator", code.unwrap_or("no code")));
-                self.ended.insert(run);
+                self.end(run);
             }
             _ => {}
         }
         None
     }
+
+    fn end(&mut self, run: String) {
+        self.resting.insert(run.clone());
+        self.settled.insert(run.clone());
+        self.ended.insert(run);
+    }
 }
 
 /// Delivers every incident, some twice.
-async fn deliver(stage: &Stage, incidents: &[Incident], news: mpsc::Sender<News>) -> Result<(), Failure> {
+async fn deliver(stage: &Stage, incidents: &[Incident], room: &Semaphore, news: mpsc::Sender<News>) -> Result<(), Failure> {
     let each = incidents.iter().enumerate().map(|(at, incident)| {
         let news = news.clone();
         async move {
@@ -298,7 +318,7 @@ async fn deliver(stage: &Stage, incidents: &[Incident], news: mpsc::Sender<News>
             news.send(delivered).await.map_err(|_| Failure::Other("the demo ended while delivering".into()))
         }
     });
-    let mut each = stream::iter(each).buffer_unordered(DELIVERIES);
+    let mut each = stream::iter(each).buffer_unordered(IN_WORK);
     while let Some(sent) = each.next().await {
         sent?;
     }

@@ -4,7 +4,7 @@
 //! in ServiceNow from the stand-in's journal, and the evidence is verified by the same function as `writ verify`.
 
 use super::data::{Part, Tickets};
-use super::drive::Played;
+use super::drive::{IN_WORK, Played};
 use super::stage::{Stage, WORKFLOW_NAME, call, write_private};
 use crate::exit::Failure;
 use crate::special::{local, verify};
@@ -278,7 +278,7 @@ impl Report {
         row(
             "event → write-back, p50".into(),
             time(summary.p50_ms),
-            "webhook sent to write known to be there, less the time people took".into(),
+            format!("webhook sent to write known to be there, less the time people took; at most {IN_WORK} in work"),
         );
         row("event → write-back, p95".into(), time(summary.p95_ms), String::new());
         let per_ticket =
@@ -315,7 +315,7 @@ impl Report {
         if let Some(column) = table.column_mut(1) {
             column.set_cell_alignment(CellAlignment::Right);
         }
-        let mut text = format!("\n{table}\n");
+        let mut text = format!("\n{}\n", table.trim_fmt());
         if let Some(note) = &stage.price_note {
             text.push_str(&format!("  {note}\n"));
         }
