@@ -300,10 +300,7 @@ mod tests {
             assert_eq!(book().rate(model, &tokens).unwrap(), micros, "{model} {tokens:?}");
         }
         assert!(matches!(book().rate("b/big", &tokens(1, 0, 0)), Err(PriceError::Unpriced(_))));
-        assert!(
-            matches!(book().rate("a", &tokens(1, 0, 0)), Ok(_)),
-            "a provider's own name falls under its star"
-        );
+        assert!(book().rate("a", &tokens(1, 0, 0)).is_ok(), "a provider's own name falls under its star");
         assert!(matches!(book().rate("a/big", &tokens(u64::MAX, 0, u64::MAX)), Err(PriceError::Overflow)));
     }
 

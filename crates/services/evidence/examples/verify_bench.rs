@@ -73,10 +73,24 @@ fn main() {
         ),
         (
             "4   of it: leaf hashes",
-            best(|| leaves.iter().for_each(|leaf| { black_box(merkle::leaf_hash(leaf)); })),
+            best(|| {
+                leaves.iter().for_each(|leaf| {
+                    black_box(merkle::leaf_hash(leaf));
+                })
+            }),
         ),
-        ("5   of it: root", best(|| { black_box(merkle::root_of(&log.hashes)); })),
-        ("6   of it: digest of facts.jsonl", best(|| { black_box(sha256(&files["facts.jsonl"])); })),
+        (
+            "5   of it: root",
+            best(|| {
+                black_box(merkle::root_of(&log.hashes));
+            }),
+        ),
+        (
+            "6   of it: digest of facts.jsonl",
+            best(|| {
+                black_box(sha256(&files["facts.jsonl"]));
+            }),
+        ),
     ]);
     for (name, micros) in rows {
         let rate = size as f64 / micros as f64 * 1e6;

@@ -178,7 +178,7 @@ pub async fn sandbox(port: u16) -> Result<(), Failure> {
         sandbox.incident_seed(&seed).map_err(|error| Failure::Other(chain(&error)))?;
     }
     let base = sandbox.base_url().to_owned();
-    say(&format!("Stand-ins, not the real systems; loopback only, secrets made for this start.\n"))?;
+    say("Stand-ins, not the real systems; loopback only, secrets made for this start.\n")?;
     say(&format!("  ServiceNow Table API  {base}/api/now/table/incident"))?;
     say(&format!("  model                 {base}/v1/chat/completions"))?;
     say(&format!("  faults and effects    {base}/_sandbox/\n"))?;

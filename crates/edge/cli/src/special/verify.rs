@@ -94,7 +94,8 @@ pub fn lines(report: &Report) -> String {
         }
         text.push_str("\nNot proven by it:\n");
         for name in &report.not_proven {
-            let says = NOT_PROVEN.iter().find(|(known, _)| known == name).map_or(name.as_str(), |(_, says)| says);
+            let says =
+                NOT_PROVEN.iter().find(|(known, _)| known == name).map_or(name.as_str(), |(_, says)| says);
             text.push_str(&format!("  - {}\n", plain(says)));
         }
     } else {
@@ -123,7 +124,10 @@ mod tests {
             ..Report::default()
         };
         let text = lines(&report);
-        assert!(text.contains("ok      archive") && text.contains("- that what a fact says is true"), "{text}");
+        assert!(
+            text.contains("ok      archive") && text.contains("- that what a fact says is true"),
+            "{text}"
+        );
         assert!(!text.contains('\u{1b}'), "{text}");
         assert!(judge(&report).is_ok());
         report.failure = verify(b"no bundle", &trust(), None).failure;

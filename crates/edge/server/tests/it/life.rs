@@ -126,7 +126,9 @@ async fn what_was_under_way_goes_on_after_a_restart() {
     let mut facts = world.house().store.hints().facts;
     while !fails(world.leaves(&world.tenant(), 0).await) {
         if tokio::time::timeout(std::time::Duration::from_secs(3), facts.changed()).await.is_err() {
-            for leaf in world.leaves(&world.tenant(), 0).await { eprintln!("{} {} {}", leaf["kind"], leaf["stream"], leaf["outcome"]); }
+            for leaf in world.leaves(&world.tenant(), 0).await {
+                eprintln!("{} {} {}", leaf["kind"], leaf["stream"], leaf["outcome"]);
+            }
             panic!();
         }
     }
@@ -137,7 +139,13 @@ async fn what_was_under_way_goes_on_after_a_restart() {
     for _ in 0..10 {
         tokio::time::sleep(std::time::Duration::from_millis(500)).await;
         let shown = world.admin(Method::Get, &format!("/v1/runs/{retried}")).send().await.ok();
-        eprintln!("{} {} {} {:?}", shown["status"], shown["step"], shown["error"], world.house().store.jobs(&world.tenant(), 10).await);
+        eprintln!(
+            "{} {} {} {:?}",
+            shown["status"],
+            shown["step"],
+            shown["error"],
+            world.house().store.jobs(&world.tenant(), 10).await
+        );
     }
     // A policy is in force before the first job runs: nothing is denied for want of one.
     desk.until(&retried, |run| run["approval"].is_string()).await;

@@ -15,7 +15,7 @@ use kernel::note::Checkpoint;
 use kernel::permit::{Authority, Decision};
 use kernel::{Digest, Effect, Fact, Id, commitment, hex, merkle};
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::convert::Infallible;
 use std::sync::Arc;
 use store::LeafRow;
@@ -185,9 +185,10 @@ impl Log {
             (pair[0].1.clone(), proof)
         });
         let Ok(hashes) = merkle::multi(size, &indices, &mut self.nodes());
-        let here = |fact: &str| {
-            facts.iter().any(|row| kernel::fact::read(&row.leaf).is_some_and(|leaf| leaf.id == fact))
-        };
+        let ids = facts.iter().filter_map(|row| kernel::fact::read(&row.leaf)).map(|leaf| leaf.id);
+        let here: HashSet<&str> = ids.collect();
+        let disclosures =
+            self.disclosures.iter().filter(|(fact, _)| here.contains(fact.as_str())).cloned().collect();
         Parts {
             subject: subject.to_owned(),
             created_at_ms: CREATED_MS,
@@ -199,7 +200,7 @@ impl Log {
             note,
             history: history.collect(),
             hashes,
-            disclosures: self.disclosures.iter().filter(|(fact, _)| here(fact)).cloned().collect(),
+            disclosures,
             policies: BTreeMap::new(),
             streams: streams
                 .iter()

@@ -278,7 +278,9 @@ impl Report {
         row(
             "event → write-back, p50".into(),
             time(summary.p50_ms),
-            format!("webhook sent to write known to be there, less the time people took; at most {IN_WORK} in work"),
+            format!(
+                "webhook sent to write known to be there, less the time people took; at most {IN_WORK} in work"
+            ),
         );
         row("event → write-back, p95".into(), time(summary.p95_ms), String::new());
         let per_ticket =

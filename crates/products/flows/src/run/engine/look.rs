@@ -7,7 +7,12 @@ use super::*;
 
 impl Engine {
     /// Finds out what became of a call before anything else is done.
-    pub(super) async fn reconcile(&self, bench: &Bench<'_>, mut run: RunDoc, pending: &Pending) -> Result<Move, Stop> {
+    pub(super) async fn reconcile(
+        &self,
+        bench: &Bench<'_>,
+        mut run: RunDoc,
+        pending: &Pending,
+    ) -> Result<Move, Stop> {
         if !pending.unknown {
             // Found by somebody who did not make it: in doubt from here on, and durably so, before anything can fail.
             let then = machine::call_unknown(&mut run, "flows.call_lost", bench.now_ms);
