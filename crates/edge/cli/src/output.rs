@@ -67,21 +67,34 @@ fn list(items: &[Value]) -> String {
     for item in items {
         table.add_row(columns.iter().map(|name| cell(&item[*name])));
     }
-    table.to_string()
+    table.trim_fmt()
 }
 
 fn properties(value: &Value) -> String {
-    let Some(object) = value.as_object() else { return cell(value) };
+    let Some(object) = value.as_object() else { return whole(value) };
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     for (name, value) in object {
-        let text = match value {
-            Value::Object(_) | Value::Array(_) => serde_json::to_string(value).unwrap_or_default(),
-            _ => cell(value),
-        };
-        table.add_row([name.clone(), clean(&text)]);
+        table.add_row([name.clone(), whole(value)]);
     }
-    table.to_string()
+    table.trim_fmt()
+}
+
+/// A value in full. What people are shown before they decide comes line by line.
+fn whole(value: &Value) -> String {
+    let labelled =
+        |item: &Value| Some(clean(&format!("{}: {}", item["label"].as_str()?, item["text"].as_str()?)));
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => clean(text),
+        Value::Array(items) if !items.is_empty() => {
+            match items.iter().map(labelled).collect::<Option<Vec<_>>>() {
+                Some(lines) => lines.join("\n"),
+                None => clean(&value.to_string()),
+            }
+        }
+        other => clean(&other.to_string()),
+    }
 }
 
 fn cell(value: &Value) -> String {
@@ -125,6 +138,19 @@ mod tests {
         assert_eq!(text.lines().count(), 2);
         assert!(text.contains("a·[2Jb·c·d"), "{text}");
         assert_eq!(render(&json!({"items": []}), Format::Table).unwrap(), "(none)");
+    }
+
+    #[test]
+    fn one_thing_is_shown_whole() {
+        let digest = "a".repeat(64);
+        let preview = json!([{"label": "Call", "text": "x\ny"}, {"label": "Group", "text": "Hardware"}]);
+        let text =
+            render(&json!({"digest": digest, "preview": preview, "none": null}), Format::Table).unwrap();
+        assert!(
+            text.contains(&digest) && text.contains("Call: x·y\n") && text.contains("Group: Hardware"),
+            "{text}"
+        );
+        assert!(text.lines().all(|line| line == line.trim_end()), "{text:?}");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use clap::ArgMatches;
 use client::Client;
 use kernel::hex;
-use sandbox::{Credentials, IncidentSeed, Sandbox};
+use sandbox::{Credentials, IncidentSeed, ModelAnswer, Sandbox};
 use serde_json::{Value, json};
 use server::Config;
 use std::io::{self, Write as _};
@@ -171,6 +171,17 @@ pub async fn sandbox(port: u16) -> Result<(), Failure> {
     });
     let mut config = sandbox::Config::new(sandbox_clock(), credentials);
     config.port = port;
+    // The workflows here ask for thousandths, which a ledger can keep; the stand-in's own answer is a fraction.
+    config.model.answer = Arc::new(|text| match sandbox::keyword_answer(text) {
+        ModelAnswer::Object(mut object) => {
+            if let Some(fraction) = object.get("confidence").and_then(Value::as_f64) {
+                // A fraction between 0 and 1.
+                object.insert("confidence".into(), json!((fraction * 1000.0) as i64));
+            }
+            ModelAnswer::Object(object)
+        }
+        text @ ModelAnswer::Text(_) => text,
+    });
     let sandbox = Sandbox::start(config).await.map_err(|error| Failure::Other(chain(&error)))?;
     for row in super::demo::samples()? {
         let (short_description, description) = row.texts();

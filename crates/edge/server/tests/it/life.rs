@@ -1,10 +1,8 @@
 //! Starting, ending, starting again.
 
-use crate::desk::Desk;
 use crate::support::{World, config};
 use act::{Method, SystemIds};
 use kernel::TenantId;
-use sandbox::{Fault, FaultRule, Service};
 use server::StartError;
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
@@ -106,60 +104,4 @@ async fn the_policy_is_recorded_and_renewed_and_ends_when_nobody_renews_it() {
     // Nobody renews it any more.
     clock.advance_ms(60_000);
     assert!(!server::policy::in_force(&house.harness));
-}
-
-#[tokio::test]
-async fn what_was_under_way_goes_on_after_a_restart() {
-    let world = World::start().await;
-    let desk = Desk::open(&world).await;
-    let waiting = desk.waiting_write().await;
-    // The other system fails once: the run tries again in half a second, which the first server does not live to see.
-    desk.sandbox
-        .fault_add(
-            FaultRule::new(Service::ServiceNow, Fault::ServerError { status: 503 }).method("GET").once(),
-        )
-        .unwrap();
-    let (_, answer) = desk.incident("my password expired and the VPN refuses my account").await;
-    let retried = answer.ok()["run"].as_str().unwrap().to_owned();
-    let fails =
-        |leaves: Vec<serde_json::Value>| leaves.iter().any(|leaf| leaf["kind"] == "flows.step.retried");
-    let mut facts = world.house().store.hints().facts;
-    while !fails(world.leaves(&world.tenant(), 0).await) {
-        if tokio::time::timeout(std::time::Duration::from_secs(3), facts.changed()).await.is_err() {
-            for leaf in world.leaves(&world.tenant(), 0).await {
-                eprintln!("{} {} {}", leaf["kind"], leaf["stream"], leaf["outcome"]);
-            }
-            panic!();
-        }
-    }
-    eprintln!("restarting");
-    let world = world.restart().await;
-    eprintln!("restarted");
-    let desk = Desk::open(&world).await;
-    for _ in 0..10 {
-        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
-        let shown = world.admin(Method::Get, &format!("/v1/runs/{retried}")).send().await.ok();
-        eprintln!(
-            "{} {} {} {:?}",
-            shown["status"],
-            shown["step"],
-            shown["error"],
-            world.house().store.jobs(&world.tenant(), 10).await
-        );
-    }
-    // A policy is in force before the first job runs: nothing is denied for want of one.
-    desk.until(&retried, |run| run["approval"].is_string()).await;
-    desk.decide(&retried, true, 1).await;
-    desk.decide(&waiting, true, 1).await;
-    for run in [&retried, &waiting] {
-        let finished = desk.until(run, |run| run["status"] == "finished").await;
-        assert_eq!(finished["outcome"], "done", "{finished}");
-    }
-    assert_eq!(desk.sandbox.effects_duplicated(), 0);
-    let last = world.tenant();
-    let house = world.house().clone();
-    world.running.shutdown().await;
-    // The last thing a server does is to sign what it has recorded.
-    let checkpoint = house.store.checkpoint_last(&last).await.unwrap().unwrap();
-    assert_eq!(checkpoint.size, house.store.head(&last).await.unwrap().unwrap().size);
 }

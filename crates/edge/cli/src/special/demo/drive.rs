@@ -177,7 +177,7 @@ async fn watch(
                 }
             }
             News::Fact(fact) => {
-                if let Some(approval) = seen.take(&fact, progress)
+                if let Some(approval) = seen.take(&fact, progress, &|run| name(played, run))
                     && ask.send(approval).await.is_err()
                 {
                     return Err(Failure::Other("nobody decides any more".into()));
@@ -194,6 +194,13 @@ async fn watch(
         progress.waiting(seen.asked.len().saturating_sub(seen.decided.len()));
     }
     Ok(())
+}
+
+/// What people call a run: the number of its incident.
+fn name(played: &Played, run: &str) -> String {
+    let number =
+        played.runs.get(run).and_then(|at| played.incidents.get(*at)).map(|incident| incident.number.clone());
+    number.unwrap_or_else(|| run.to_owned())
 }
 
 /// Whether every incident has come to an end or is left for whoever watches.
@@ -225,7 +232,7 @@ struct Seen {
 
 impl Seen {
     /// Takes a fact in. Returns an approval that has to be decided on.
-    fn take(&mut self, fact: &Value, progress: &Progress) -> Option<String> {
+    fn take(&mut self, fact: &Value, progress: &Progress, name: &dyn Fn(&str) -> String) -> Option<String> {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let (kind, run, outcome) = (text(&fact["kind"]), text(&fact["stream"]), &fact["outcome"]);
         if !self.facts.insert(text(&fact["id"])) {
@@ -238,7 +245,7 @@ impl Seen {
         if !self.runs.contains(&run) {
             return None;
         }
-        let told = |what: &str| progress.line(&format!("{run}: {what}"));
+        let told = |what: &str| progress.line(&format!("{}: {what}", name(&run)));
         match (kind.as_str(), outcome["outcome"].as_str(), outcome["code"].as_str()) {
             ("flows.step.finished", ..) if outcome["kind"] == "model" => {
                 self.classified.insert(run);

@@ -75,10 +75,13 @@ pub async fn run(matches: &ArgMatches) -> Result<(), Failure> {
         tickets.training.len()
     ));
     let left = if once { 0 } else { LEFT };
-    let result = tokio::select! {
+    let mut result = tokio::select! {
         result = show(&stage, &tickets, left, once, json) => result,
-        ended = asked_to_end() => ended.map_err(Failure::from),
+        ended = asked_to_end() => ended.map_err(Failure::from).and(Err(Failure::Other("ended before it was done".into()))),
     };
+    if result.is_ok() && !once {
+        result = asked_to_end().await.map_err(Failure::from);
+    }
     let Stage { running, sandbox, .. } = stage;
     running.shutdown().await;
     sandbox.shutdown().await;
@@ -88,7 +91,7 @@ pub async fn run(matches: &ArgMatches) -> Result<(), Failure> {
     result
 }
 
-/// Plays, reports, and goes on serving unless it is done once.
+/// Plays and reports.
 async fn show(stage: &Stage, tickets: &Tickets, left: usize, once: bool, json: bool) -> Result<(), Failure> {
     let played = drive::play(stage, &tickets.asked, left, json).await?;
     let report = report::report(stage, &played, tickets).await?;
@@ -113,9 +116,6 @@ async fn show(stage: &Stage, tickets: &Tickets, left: usize, once: bool, json: b
             "{} writes took effect more than once",
             summary.effects_duplicated
         )));
-    }
-    if !once {
-        asked_to_end().await?;
     }
     Ok(())
 }

@@ -266,7 +266,7 @@ impl Report {
             "done" => "written back",
             "denied" => "denied by policy or by a person",
             "waiting" => "left for you",
-            "needs_human" => "the model was not sure enough; a person routes it",
+            "needs_human" => "the model gave no sure answer; a person routes it",
             "dead" => "cannot go on; see `writ run list --state dead`",
             "expired" | "void" | "cancelled" | "running" => "",
             _ => "",
