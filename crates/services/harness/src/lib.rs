@@ -245,7 +245,16 @@ impl Harness {
             match attempt.run().await {
                 Ok(done) => return Ok(done),
                 Err(try_once::Failure::Moved) => self.pause(tries).await,
-                Err(try_once::Failure::Final(fault)) => return Err(fault),
+                Err(try_once::Failure::Final(fault)) => {
+                    // A twin under the same key may have committed between our look and our plan, and what it wrote may
+                    // be what we now stumble over: then its outcome is ours.
+                    if let Some(key) = ctx.idempotency_key.as_deref().filter(|_| approval.is_none())
+                        && let Some(done) = self.kept(ctx, act, key, &args_digest).await?
+                    {
+                        return Ok(done);
+                    }
+                    return Err(fault);
+                }
             }
         }
         Err(Fault::new(Class::Contention, "contention", "too many changed the same thing at once; try again"))
