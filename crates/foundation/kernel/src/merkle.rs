@@ -267,7 +267,13 @@ pub fn multi_root(size: u64, leaves: &[(u64, Digest)], proof: &[Digest]) -> Opti
             [(_, leaf)] if to - from == 1 => Some(*leaf),
             _ => {
                 let middle = from + split(to - from);
-                let (left, right) = leaves.split_at(leaves.partition_point(|(index, _)| *index < middle));
+                // Where every leaf is shown there is nothing to search for.
+                let cut = if leaves.len() as u64 == to - from {
+                    (middle - from) as usize
+                } else {
+                    leaves.partition_point(|(index, _)| *index < middle)
+                };
+                let (left, right) = leaves.split_at(cut);
                 let left = walk(from, middle, left, proof)?;
                 Some(node_hash(&left, &walk(middle, to, right, proof)?))
             }
