@@ -55,7 +55,7 @@ async fn main() {
         rows.push(row("decide_p99", p99 as f64, "us", None, 0, "<= 100"));
     }
     if wanted("verify") {
-        rows.extend(verify::rows().await);
+        rows.extend(verify::rows());
     }
     if wanted("flow") {
         rows.extend(flow::rows().await);

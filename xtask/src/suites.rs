@@ -39,8 +39,11 @@ pub(crate) const PYTHON_SUITES: &[Suite] = &[
     Suite {
         name: "evidence verifiers agree",
         script: "crates/services/evidence/tests/agree.py",
-        builds: &[&["--package", "evidence", "--example", "make_bundles", "--example", "verify"]],
-        args: &["{target}/debug/examples/make_bundles", "{target}/debug/examples/verify"],
+        builds: &[
+            &["--package", "evidence", "--example", "make_bundles"],
+            &["--package", "cli", "--bin", "writ"],
+        ],
+        args: &["{target}/debug/examples/make_bundles", "{target}/debug/writ"],
     },
 ];
 

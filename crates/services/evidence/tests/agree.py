@@ -1,8 +1,8 @@
 """Two verifiers, one verdict.
 
-    agree.py MAKE_BUNDLES VERIFY
+    agree.py MAKE_BUNDLES WRIT
 
-MAKE_BUNDLES writes good and tampered bundles, VERIFY is the verifier in Rust; the
+MAKE_BUNDLES writes good and tampered bundles, `WRIT verify` is the verifier in Rust; the
 one in Python is `verify.py` beside this folder. For every bundle both must come to
 the verdict that the maker says, with the same code, after the same checks, having
 counted the same facts. Neither may crash.
@@ -36,7 +36,7 @@ def outcome(report):
     }
 
 
-def main(make_bundles, verify):
+def main(make_bundles, writ):
     second = load()
     wrong, counts = [], {}
     with tempfile.TemporaryDirectory() as folder:
@@ -49,9 +49,11 @@ def main(make_bundles, verify):
                       "expect": "evidence.archive_malformed"})
         for case in cases:
             paths = [str(folder / case[name]) for name in ("bundle", "trust", "held") if case[name]]
-            ran = subprocess.run([verify, *paths], capture_output=True, check=False)
+            trust_and_held = [word for pair in zip(("--trust", "--held"), paths[1:]) for word in pair]
+            ran = subprocess.run([writ, "verify", paths[0], *trust_and_held, "-o", "json"],
+                                 capture_output=True, check=False)
             if ran.returncode != (7 if case["expect"] else 0):
-                wrong.append("%s: VERIFY exits with %d: %s" % (case["name"], ran.returncode, ran.stderr.decode()))
+                wrong.append("%s: writ exits with %d: %s" % (case["name"], ran.returncode, ran.stderr.decode()))
                 continue
             first = outcome(json.loads(ran.stdout))
             try:

@@ -6,11 +6,13 @@
 use super::local::say;
 use crate::exit::Failure;
 use crate::output::{self, Format};
+use act::Coded as _;
 use clap::ArgMatches;
 use evidence::archive::BUNDLE_BYTES_MAX;
 use evidence::manifest::NOT_PROVEN;
 use evidence::trust::{TRUST_BYTES_MAX, Trust};
 use evidence::verify::{Report, verify};
+use serde_json::json;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -25,7 +27,22 @@ pub fn run(matches: &ArgMatches, format: Format) -> Result<(), Failure> {
         return Err(Failure::Usage("name a bundle and a trust file".into()));
     };
     let bundle = read(bundle, BUNDLE_BYTES_MAX)?;
-    let trust = trust_read(trust)?;
+    let trust = match Trust::parse(&read(trust, TRUST_BYTES_MAX)?) {
+        Ok(trust) => trust,
+        // Who cannot say what they trust is told that the evidence proves nothing to them, in the form of a report.
+        Err(error) => {
+            if format != Format::Table {
+                let failure = json!({"check": "trust", "code": error.code(), "detail": error.to_string()});
+                let report = json!({"checks": [], "facts": 0, "failure": failure});
+                say(&output::render(&report, format)?)?;
+            }
+            let file = trust.display();
+            return Err(Failure::Evidence(format!(
+                "{} at `trust`: {file} is no trust file: {error}",
+                error.code()
+            )));
+        }
+    };
     let held = path("held").map(|path| read(path, HELD_BYTES_MAX)).transpose()?;
     let held = held.map(|bytes| {
         String::from_utf8(bytes).map_err(|_| Failure::Usage("the checkpoint held is no text".into()))
