@@ -74,7 +74,10 @@ pub fn rows() -> Vec<Value> {
         let hashes: Vec<_> = log.leaves.iter().map(|leaf| merkle::leaf_hash(leaf)).collect();
         black_box((merkle::root_of(&hashes), sha256(&bundle)));
     });
-    let verified = rate(|| assert!(evidence::verify(&bundle, &trust, None).ok(), "the bundle is good"));
+    let verified = rate(|| {
+        let report = evidence::verify(&bundle, &trust, None);
+        assert!(report.ok(), "{:?}", report.failure);
+    });
     let parts: [(&str, f64); 4] = [
         ("reading leaves", rate(|| log.leaves.iter().for_each(|leaf| drop(black_box(fact::read(leaf)))))),
         ("leaf hashes", rate(|| log.leaves.iter().for_each(|leaf| _ = black_box(merkle::leaf_hash(leaf))))),

@@ -18,7 +18,8 @@ use std::fs;
 use serde_json::Value;
 
 use crate::Failure;
-use crate::stage::Call;
+use crate::demo::RELEASE;
+use crate::stage::{Call, built};
 
 pub(crate) const RESULTS: &str = "bench/results/latest.json";
 pub(crate) const README: &str = "README.md";
@@ -32,9 +33,11 @@ const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 /// Runs the benchmarks, unless only the table is wanted, then writes the table.
 pub(crate) fn run(args: &[OsString]) -> Result<(), Failure> {
     if args != ["--table"] {
-        let fixed = ["run", "--release", "--package", "bench", "--"].map(OsString::from);
-        let measure = Call::new("cargo", fixed.iter().chain(args));
-        measure.run().map_err(|failure| Failure::new(format!("`{}`: {failure}", measure.line())))?;
+        let build = Call::new("cargo", RELEASE.iter().chain(&["--bin", "bench"]));
+        let measure = Call::new(built("release/bench"), args);
+        for call in [build, measure] {
+            call.run().map_err(|failure| Failure::new(format!("`{}`: {failure}", call.line())))?;
+        }
     }
     let results = read(RESULTS)?;
     let readme = read(README)?;

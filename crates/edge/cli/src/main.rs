@@ -2,6 +2,8 @@
 //! no API call: `serve`, `demo`, `sandbox`, `verify`, `config`, `events`, `completions`.
 
 mod contract;
+#[cfg(test)]
+mod docs;
 mod exit;
 mod output;
 mod session;

@@ -17,8 +17,8 @@ fn platform() -> Published {
     published(publish_check(&bytes, &ring(), PLATFORM_SCOPE, None, NOW_MS))
 }
 
-fn tenant_strict() -> Published {
-    let (manifest, files) = sources("examples/tenant-strict");
+fn example(path: &str) -> Published {
+    let (manifest, files) = sources(path);
     published(publish_check(&signed(&manifest, &files), &ring(), SCOPE, None, NOW_MS))
 }
 
@@ -48,8 +48,14 @@ fn the_default_policy_answers_every_case() {
 }
 
 #[test]
-fn the_example_tenant_policy_answers_every_case() {
-    answers(&tenant_strict(), &cases("examples/tenant-strict"));
+fn every_example_of_a_tenants_policy_answers_every_case() {
+    let folders = std::fs::read_dir(root().join("contracts/policies/examples")).unwrap();
+    let names: Vec<_> = folders.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    assert!(names.iter().any(|name| name == "tenant-strict"));
+    for name in names {
+        let path = format!("examples/{name}");
+        answers(&example(&path), &cases(&path));
+    }
 }
 
 #[test]
@@ -83,7 +89,7 @@ fn write(now_ms: i64) -> Value {
 
 #[test]
 fn a_tenant_can_only_be_stricter_than_the_platform() {
-    let (platform, tenant) = (platform().compiled, tenant_strict().compiled);
+    let (platform, tenant) = (platform().compiled, example("examples/tenant-strict").compiled);
     // Monday 18 January 2027, 10:00 and 03:00 UTC.
     let (day, night) = (1_800_266_400_000, 1_800_241_200_000);
     let both = [&platform, &tenant];
