@@ -14,7 +14,8 @@
 //! Fairness: one tenant may have at most [`WAITING_PER_TENANT_MAX`] commits in the queue; the one that floods it is
 //! told `Overloaded`, and only that one. A caller who stops waiting keeps its place until the writer has come to it.
 //!
-//! One process at a time: the folder is locked, because a second writer would give out the same places in the log.
+//! One process at a time: the folder is locked, because a second writer would give out the same places in the log. So
+//! whoever opens it knows that every lease it finds is a dead process's, and ends it: after a crash, work goes on at once.
 
 mod apply;
 mod entries;
@@ -128,7 +129,8 @@ impl Sqlite {
         let (facts_hint, facts) = watch::channel(0);
         let (jobs_hint, jobs) = watch::channel(0);
         let mut writer = writer::Writer::new(connection, options, facts_hint, jobs_hint);
-        writer.settle().map_err(|error| std::io::Error::other(error.to_string()))?;
+        let settled = writer.settle().and_then(|()| writer.release());
+        settled.map_err(|error| std::io::Error::other(error.to_string()))?;
         let writer = std::thread::Builder::new()
             .name("store-writer".into())
             .spawn(move || writer.run(inbox))
