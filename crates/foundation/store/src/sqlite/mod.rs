@@ -51,6 +51,8 @@ pub const BATCH_MAX: usize = 256;
 pub const WAITING_MAX: usize = 4096;
 /// Most commits of one tenant waiting for the writer.
 pub const WAITING_PER_TENANT_MAX: usize = 1024;
+/// Size of a page of the database file.
+pub const PAGE_BYTES: u64 = 4096;
 /// Read-only connections.
 const READERS: usize = 4;
 
@@ -68,7 +70,7 @@ pub struct Options {
     pub cell: String,
     /// When facts get their place in the log.
     pub sequencing: Sequencing,
-    /// Most pages (of 4096 bytes) that the database file may have: an operator's bound on what this installation takes
+    /// Most pages (of [`PAGE_BYTES`]) that the database file may have: an operator's bound on what this installation takes
     /// of a shared disk. Commits beyond it are refused as [`CommitError::Full`] while reads go on; the log beside the
     /// file comes on top, usually 16 MiB. `None`: as far as the disk goes.
     pub page_count_max: Option<u32>,

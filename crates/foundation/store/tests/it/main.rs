@@ -213,7 +213,11 @@ async fn another_schema_of_the_same_version_is_refused_by_name() {
             (Ok(_), None) => {}
             (Err(error @ (OpenError::Different(_) | OpenError::Foreign(_))), Some(expected)) => {
                 assert!(error.to_string().contains(expected), "{change}: {error}");
-                assert_eq!(std::fs::read(folder.path().join("writ.db")).unwrap(), before, "{change}: touched");
+                assert_eq!(
+                    std::fs::read(folder.path().join("writ.db")).unwrap(),
+                    before,
+                    "{change}: touched"
+                );
             }
             (other, _) => panic!("{change}: {:?}", other.err()),
         }
@@ -224,17 +228,12 @@ async fn another_schema_of_the_same_version_is_refused_by_name() {
 #[tokio::test]
 async fn leases_of_a_dead_process_are_over() {
     let job = |name: &str, held, ready_at_ms| {
-        Operation::Job(NewJob {
-            id: Id::parse(name).unwrap(),
-            kind: &WORK,
-            ready_at_ms,
-            body: vec![],
-            held,
-        })
+        Operation::Job(NewJob { id: Id::parse(name).unwrap(), kind: &WORK, ready_at_ms, body: vec![], held })
     };
     let bed = Bed::start().await;
     let permit = bed.permit("a", &[]);
-    let jobs = vec![job("job_held", true, 0), job("job_later", false, i64::MAX), job("job_claimed", false, 0)];
+    let jobs =
+        vec![job("job_held", true, 0), job("job_later", false, i64::MAX), job("job_claimed", false, 0)];
     bed.store.commit(Changeset::under(vec![permit], bed.draft(jobs)).unwrap()).await.unwrap();
     assert_eq!(bed.store.jobs_claim(KINDS, 10).await.unwrap().len(), 1);
     assert!(bed.store.jobs_claim(KINDS, 10).await.unwrap().is_empty());
