@@ -1,9 +1,9 @@
 //! Which installation, as whom, in which tenant.
 
 use crate::exit::Failure;
+use cli::furnish::monotonic_ms;
 use client::Client;
 use std::path::PathBuf;
-use store::Clock as _;
 
 /// The options that every command takes.
 #[derive(Debug, Clone)]
@@ -14,11 +14,6 @@ pub struct Session {
     pub key_file: Option<PathBuf>,
     /// Tenant to act in, if it is not the key's own.
     pub tenant: Option<String>,
-}
-
-/// A clock for measuring, in milliseconds.
-pub fn monotonic_ms() -> i64 {
-    i64::try_from(store::SystemClock.monotonic_us() / 1000).unwrap_or(i64::MAX)
 }
 
 impl Session {

@@ -143,7 +143,7 @@ pub async fn assemble(
         installation: config.installation.clone(),
         cell: config.cell.clone(),
         sequencing: config.sequencing.into(),
-        page_count_max: None,
+        page_count_max: config.limits.storage_pages(),
     })?;
     let store = Store::new(engine);
     let keyring = Keyring::open_or_create(&config.folder.join(KEYS_FOLDER), &*ids, clock.now_ms())?;

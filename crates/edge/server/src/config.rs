@@ -20,6 +20,8 @@ use store::Sequencing;
 pub const POLICY_TTL_MIN_MS: i64 = 30_000;
 /// Longest; a policy that nobody renews shall not go on for days.
 pub const POLICY_TTL_MAX_MS: i64 = 24 * 60 * 60 * 1000;
+/// Least room that an installation can be given, in bytes.
+pub const STORAGE_BYTES_MIN: u64 = 4 << 20;
 /// Largest configuration file, in bytes.
 pub const FILE_BYTES_MAX: u64 = 256 * 1024;
 
@@ -103,6 +105,17 @@ pub struct Limits {
     pub jobs_held: usize,
     /// What is on its way at shutdown gets this long, milliseconds. Default 10 s.
     pub shutdown_ms: u64,
+    /// Most that the database file may take of its disk, bytes; 0 is as far as the disk goes. Default 0.
+    pub storage_bytes: u64,
+}
+
+impl Limits {
+    /// The bound of the database in pages, if there is one.
+    pub fn storage_pages(&self) -> Option<u32> {
+        let pages = self.storage_bytes / store::sqlite::PAGE_BYTES;
+        // More than the engine can count is no bound.
+        u32::try_from(pages).ok().filter(|pages| *pages > 0)
+    }
 }
 
 /// When facts get their place in the log.
@@ -216,6 +229,7 @@ impl Default for Limits {
             jobs: 32,
             jobs_held: 4096,
             shutdown_ms: 10_000,
+            storage_bytes: 0,
         }
     }
 }
@@ -256,6 +270,7 @@ pub const ENVIRONMENT: &[(&str, Setter)] = &[
     ("WRIT_LIMITS_JOBS", |config, text| put(&mut config.limits.jobs, parsed(text))),
     ("WRIT_LIMITS_JOBS_HELD", |config, text| put(&mut config.limits.jobs_held, parsed(text))),
     ("WRIT_LIMITS_SHUTDOWN_MS", |config, text| put(&mut config.limits.shutdown_ms, parsed(text))),
+    ("WRIT_LIMITS_STORAGE_BYTES", |config, text| put(&mut config.limits.storage_bytes, parsed(text))),
     ("WRIT_MODELS_BASELINE_TRAINING", |config, text| {
         put(&mut config.models.baseline_training, Ok(Some(PathBuf::from(text))))
     }),
@@ -416,6 +431,14 @@ impl Config {
                 return refuse(field, format!("it is between {least} and {most}"));
             }
         }
+        if limits.storage_bytes != 0 && limits.storage_bytes < STORAGE_BYTES_MIN {
+            return refuse(
+                "limits.storage_bytes",
+                format!(
+                    "it is 0, or at least {STORAGE_BYTES_MIN}: an installation needs some room to begin with"
+                ),
+            );
+        }
         for (field, value) in [
             ("limits.header_read_ms", limits.header_read_ms),
             ("limits.body_read_ms", limits.body_read_ms),
@@ -497,6 +520,7 @@ mod tests {
             ("[limits]\nbody_bytes = 0", "body_bytes"),
             ("[limits]\njobs = 100000", "limits.jobs"),
             ("[limits]\nheader_read_ms = 0", "header_read_ms"),
+            ("[limits]\nstorage_bytes = 4096", "storage_bytes"),
             ("[models.openai]\nbase_url = \"https://a.example\"\ncredential = \"sk-live-1234\"", "env:NAME"),
         ] {
             let error = with(text, &[]).unwrap_err().to_string();

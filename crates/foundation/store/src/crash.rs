@@ -2,30 +2,48 @@
 //!
 //! The write path promises that nothing acknowledged is lost and nothing is done twice, and the only honest test of
 //! that is to die at every step of it. A point does nothing until it is armed by name, which only the operator's
-//! environment can do (`WRIT_CRASH_POINT=name` or `name:3` for the third time it is passed). Then the process aborts
+//! environment can do ([`VARIABLE`]`=name`, or `name:3` for the third time it is passed). Then the process aborts
 //! without unwinding, flushing or replying.
 //!
 //! Those who add a step to the write path or a call to the outside add a point before and after it, and its name to
-//! [`POINTS`]; the crash matrix walks that list.
+//! [`POINTS`]. Two tests walk that list and demand a case for each name: the survivor in `testkit` for the points of a
+//! commit, and `writ serve` under the stand-ins, in the tests of `cli`, for all of them.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+/// The variable that arms a point.
+pub const VARIABLE: &str = "WRIT_CRASH_POINT";
+
 /// Every crash point, in the order in which a governed run passes them.
 pub const POINTS: &[&str] = &[
+    // A delivery is believed, and nothing of it is recorded.
+    "webhook.received",
+    // It is recorded, and its sender has no answer.
+    "webhook.recorded",
+    // A commit: on its way to the writer, in an open transaction, durable, and known to whoever asked.
     "commit.received",
     "commit.applied",
     "commit.durable",
     "commit.replied",
+    // A call outside: its intent is durable, its reply (or the lack of one) is known, its outcome is durable.
     "tool.intended",
     "tool.sent",
     "tool.finished",
+    // The other side was asked what became of a call in doubt.
+    "tool.looked",
     "model.intended",
     "model.sent",
     "model.finished",
+    // People have decided, and nothing has come of it yet.
     "approval.decided",
+    // What they decided is carried out, or whoever waits is told, and the approval's own job has not ended.
+    "approval.settled",
+    // A head is signed, and then kept, before anybody sees it.
     "checkpoint.signed",
     "checkpoint.kept",
+    // A bundle lies in its folder, and no record names it.
+    "evidence.written",
 ];
 
 struct Armed {

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use store::{Clock, CommitError, Store, SystemClock};
 
 /// The binary's environment variable that names a crash point.
-pub const CRASH_POINT: &str = "WRIT_CRASH_POINT";
+pub const CRASH_POINT: &str = store::crash::VARIABLE;
 /// Tasks that commit at the same time.
 pub const TASKS: u64 = 4;
 /// Most changesets one process commits if nobody kills it.

@@ -314,6 +314,7 @@ pub(crate) fn verbs(evidence: &Evidence) -> Vec<Verb> {
                 let tenant = &stamp.ctx.tenant;
                 let bundle = evidence.bundle(view.store(), tenant, &scope, stamp.at_ms).await?;
                 evidence.write(&bundle).await?;
+                store::crash::point("evidence.written");
                 let digest = hex::encode(&bundle.digest);
                 let doc = BundleDoc {
                     // 32 hexadecimal digits are an id's body.

@@ -16,7 +16,7 @@ use governor::approval::{Approval, Closed, SETTLE, Status};
 use kernel::{Id, Lease};
 use serde_json::json;
 use std::sync::Arc;
-use store::{Document as _, Stored};
+use store::{Document as _, Stored, crash};
 
 /// Settling could not go on for now; the lease runs out and it is tried again.
 struct Later(String);
@@ -53,10 +53,15 @@ async fn settle(harness: &Harness, lease: Lease) -> Result<(), Later> {
             Err(Later("it is not time yet".into()))
         }
         Status::Pending => close(harness, lease, &approval, Status::Expired, "nobody decided in time").await,
-        Status::Granted => granted(harness, lease, &approval).await,
+        Status::Granted => {
+            crash::point("approval.decided");
+            granted(harness, lease, &approval).await
+        }
         Status::Used => conclude(harness, lease, &approval, approval.doc.clone(), false).await,
         Status::Denied | Status::Expired | Status::Void => {
+            crash::point("approval.decided");
             tell(harness, &approval).await?;
+            crash::point("approval.settled");
             conclude(harness, lease, &approval, approval.doc.clone(), false).await
         }
     }
@@ -77,6 +82,7 @@ async fn granted(harness: &Harness, lease: Lease, approval: &Stored<Approval>) -
     }
     match harness.carry_out(&ctx, &approval.act, &approval.args, &Terms::default(), Some(approval)).await {
         Ok(Done::Outcome { held, .. }) => {
+            crash::point("approval.settled");
             harness.hand_over(held);
             // The commit has moved the approval to `used`; what is left is the end of this job.
             let row = harness.store().record(&ctx.tenant, Approval::KIND, &approval.id).await?;

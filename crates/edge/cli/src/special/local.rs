@@ -2,20 +2,19 @@
 
 use crate::exit::Failure;
 use crate::session::Session;
-use act::Ids as _;
-use act::{Clock as _, SystemIds};
+use act::SystemIds;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use clap::ArgMatches;
+use cli::furnish::{credentials, sandbox_clock};
 use client::Client;
-use kernel::hex;
-use sandbox::{Credentials, IncidentSeed, ModelAnswer, Sandbox};
+use sandbox::{IncidentSeed, ModelAnswer, Sandbox};
 use serde_json::{Value, json};
 use server::Config;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use store::SystemClock;
+use store::{SystemClock, crash};
 use tracing_subscriber::EnvFilter;
 
 /// Says what the log shows, as `tracing-subscriber` reads it; `info` where it is not set.
@@ -63,7 +62,15 @@ pub fn say(text: &str) -> Result<(), Failure> {
 /// `writ serve`.
 pub async fn serve(file: Option<&PathBuf>) -> Result<(), Failure> {
     let config = load(file)?;
+    let armed = std::env::var_os(crash::VARIABLE).map(|point| point.to_string_lossy().into_owned());
+    if let Some(point) = &armed {
+        // A misspelled point would be a test that proves nothing.
+        crash::arm(point).map_err(|why| Failure::Usage(format!("{}: {why}", crash::VARIABLE)))?;
+    }
     tracing_subscriber::fmt().with_env_filter(log_filter()).with_writer(io::stderr).init();
+    if let Some(point) = armed {
+        tracing::warn!(point, "{} is set: this process dies when it passes there", crash::VARIABLE);
+    }
     let folder = config.folder.clone();
     let mut running = server::serve(config, Arc::new(SystemClock), Arc::new(SystemIds))
         .await
@@ -141,24 +148,6 @@ fn origin(name: &str, written: &toml::Table, file: Option<&Path>) -> String {
         }
     }
     "default".to_owned()
-}
-
-/// Secrets of a sandbox, made now.
-pub fn credentials() -> Credentials {
-    let secret = || hex::encode(&SystemIds.entropy());
-    Credentials {
-        user_name: "writ.integration".into(),
-        password: secret(),
-        bearer_token: secret(),
-        model_key: secret(),
-        webhook_secret: format!("whsec_{}", BASE64.encode(SystemIds.entropy())),
-        control_token: secret(),
-    }
-}
-
-/// The stand-ins' clock.
-pub fn sandbox_clock() -> sandbox::Clock {
-    Arc::new(|| SystemClock.now_ms())
 }
 
 /// `writ sandbox`.

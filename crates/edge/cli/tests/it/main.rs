@@ -1,5 +1,7 @@
-//! The binary as its users meet it: a demo from the first line to the last, and exit codes against a running server.
+//! The binary as its users meet it: a demo from the first line to the last, exit codes
+//! against a running server, and servers that die.
 
 mod codes;
+mod deaths;
 mod demo;
 mod process;

@@ -33,6 +33,7 @@ use kernel::TenantId;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
+use store::crash;
 
 /// Mounts every route of every domain.
 pub fn mount(app: &Arc<App>) -> Router {
@@ -166,7 +167,10 @@ async fn receive_one(
     let delivery = receive(&path, &headers, &body).await?;
     asker.tenant = delivery.ctx.tenant.clone();
     let ctx = Ctx { trace: id.0.to_string(), ..delivery.ctx };
-    act_on(app, ctx, delivery.act, delivery.args).await
+    crash::point("webhook.received");
+    let answer = act_on(app, ctx, delivery.act, delivery.args).await?;
+    crash::point("webhook.recorded");
+    Ok(answer)
 }
 
 /// Carries out an act to its end, even if the caller hangs up.

@@ -1,8 +1,14 @@
 //! Starting, ending, starting again.
 
+use crate::desk::Desk;
 use crate::support::{World, config};
 use act::{Method, SystemIds};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use evidence::Trust;
 use kernel::TenantId;
+use sandbox::{Fault, FaultRule, Service};
+use serde_json::json;
 use server::StartError;
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
@@ -104,4 +110,116 @@ async fn the_policy_is_recorded_and_renewed_and_ends_when_nobody_renews_it() {
     // Nobody renews it any more.
     clock.advance_ms(60_000);
     assert!(!server::policy::in_force(&house.harness));
+}
+
+#[tokio::test]
+async fn what_was_under_way_goes_on_after_a_restart() {
+    let world = World::start().await;
+    let desk = Desk::open(&world).await;
+    let waiting = desk.waiting_write().await;
+    // The other system fails once: the run tries again a moment later, which the first server may not live to see.
+    let fault = FaultRule::new(Service::ServiceNow, Fault::ServerError { status: 503 }).method("GET").once();
+    desk.sandbox.fault_add(fault).unwrap();
+    let (_, answer) = desk.incident("Locked out: my password expired and the VPN refuses my account").await;
+    let retried = answer.ok()["run"].as_str().unwrap().to_owned();
+    let failed = |leaves: Vec<serde_json::Value>| {
+        leaves
+            .iter()
+            .any(|leaf| leaf["kind"] == "flows.tool.finished" && leaf["outcome"]["outcome"] == "failed")
+    };
+    let mut facts = world.house().store.hints().facts;
+    while !failed(world.leaves(&world.tenant(), 0).await) {
+        facts.changed().await.unwrap();
+    }
+    let world = world.restart().await;
+    let desk = Desk::open(&world).await;
+    // A policy is in force before the first job runs: nothing is denied for want of one.
+    desk.decide(&retried, true, 1).await;
+    desk.decide(&waiting, true, 1).await;
+    for run in [&retried, &waiting] {
+        let finished = desk.until(run, |run| run["status"] == "finished").await;
+        assert_eq!(finished["outcome"], "done", "{finished}");
+    }
+    assert_eq!(desk.sandbox.effects_duplicated(), 0);
+    let (tenant, house) = (world.tenant(), world.house().clone());
+    world.running.shutdown().await;
+    // The last thing a server does is to sign what it has recorded.
+    let checkpoint = house.store.checkpoint_last(&tenant).await.unwrap().unwrap();
+    assert_eq!(checkpoint.size, house.store.head(&tenant).await.unwrap().unwrap().size);
+}
+
+/// Larger than any room that is left in the pages there are.
+const LARGE: usize = 20_000;
+
+#[tokio::test]
+async fn a_full_disk_refuses_loses_nothing_and_is_over_when_there_is_room() {
+    let world = World::start_with(|config| config.limits.storage_bytes = 4 << 20).await;
+    let desk = Desk::open(&world).await;
+    let waiting = desk.waiting_write().await;
+    let secret = async |world: &World, n: usize, bytes: usize| {
+        let body = json!({"name": format!("filler-{n}"), "purpose": "a test", "value": "x".repeat(bytes)});
+        world.admin(Method::Post, "/v1/secrets").json(&body).send().await
+    };
+    // First what needs many pages, then what needs few, until not even that goes in.
+    let (mut n, mut kept) = (0, Vec::new());
+    for bytes in [4_000, 1] {
+        let mut refused = 0;
+        while refused < 5 {
+            n += 1;
+            let answer = secret(&world, n, bytes).await;
+            if answer.status == 200 {
+                kept.push(n);
+            } else {
+                answer.refused(503, "store.full");
+                assert_eq!(
+                    (answer.header("retry-after"), &answer.json()["retryable"]),
+                    (Some("1"), &json!(true))
+                );
+                refused += 1;
+            }
+        }
+    }
+    assert!(kept.len() > 20, "{}", kept.len());
+    // Whatever else would be written is refused as well, a delivery among it; nothing of it is half there.
+    let size = world.size(&world.tenant()).await;
+    let start = json!({"workflow": "writes", "event": {"sys_id": "x", "note": "y".repeat(LARGE)}});
+    world.admin(Method::Post, "/v1/runs").json(&start).send().await.refused(503, "store.full");
+    let (incident, answer) = desk.incident(&"z ".repeat(LARGE)).await;
+    answer.refused(503, "store.full");
+    assert_eq!(world.size(&world.tenant()).await, size);
+    // Reads go on.
+    assert_eq!(world.ask(Method::Get, "/readyz").send().await.status, 200);
+    let shown = world.admin(Method::Get, &format!("/v1/runs/{waiting}")).send().await.ok();
+    assert_eq!(shown["status"], "waiting");
+    let checked = async |world: &World, kept: &[usize]| {
+        for n in 1..=n {
+            let shown = world.admin(Method::Get, &format!("/v1/secrets/filler-{n}")).send().await;
+            assert_eq!(shown.status, if kept.contains(&n) { 200 } else { 404 }, "{n}");
+        }
+    };
+    checked(&world, &kept).await;
+    // A restart finds it as full, and serves; with more room everything goes on.
+    let world = world.restart().await;
+    checked(&world, &kept).await;
+    secret(&world, n, 4_000).await.refused(503, "store.full");
+    let world = world.restart_with(|config| config.limits.storage_bytes = 0).await;
+    let desk = Desk::open(&world).await;
+    checked(&world, &kept).await;
+    secret(&world, n, 4_000).await.ok();
+    desk.decide(&waiting, true, 1).await;
+    let finished = desk.until(&waiting, |run| run["status"] == "finished").await;
+    assert_eq!(finished["outcome"], "done", "{finished}");
+    // The delivery that was refused is made again.
+    let again = desk.deliver(&incident.sys_id).await.ok();
+    assert!(again["run"].is_string(), "{again}");
+    assert_eq!(desk.sandbox.effects_duplicated(), 0);
+    let trust = world.admin(Method::Get, "/v1/trust").send().await.ok();
+    let trust = Trust::parse(trust["trust"].to_string().as_bytes()).unwrap();
+    let exported = world.admin(Method::Post, "/v1/evidence").json(&json!({"all": true})).send().await.ok();
+    let path = format!("/v1/evidence/{}", exported["bundle"].as_str().unwrap());
+    let bundle = world.admin(Method::Get, &path).send().await.ok();
+    let bytes = BASE64.decode(bundle["bundle_base64"].as_str().unwrap()).unwrap();
+    let report = evidence::verify(&bytes, &trust, None);
+    assert!(report.ok(), "{report:?}");
+    world.running.shutdown().await;
 }

@@ -60,7 +60,13 @@ impl World {
 
     /// Ends the server and starts another in its folder.
     pub async fn restart(self) -> World {
-        let config = (*self.running.house.config).clone();
+        self.restart_with(|_| ()).await
+    }
+
+    /// Ends the server and starts another in its folder, with a changed configuration.
+    pub async fn restart_with(self, change: impl FnOnce(&mut Config)) -> World {
+        let mut config = (*self.running.house.config).clone();
+        change(&mut config);
         let World { running, admin, folder, names, room } = self;
         running.shutdown().await;
         let running =

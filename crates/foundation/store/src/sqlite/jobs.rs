@@ -105,6 +105,17 @@ pub(super) fn renew(
         .map(|changed| changed == 1)
 }
 
+/// Ends every lease there is; returns how many. For the start of the one process that may have the folder: whoever held
+/// them is dead, so nobody need wait for their time to pass. Epochs stay, so nothing that the dead began counts twice.
+///
+/// Every job that was ever claimed has an epoch, and every one that was not has none: one look over the table.
+pub(super) fn release(bench: &Bench<'_>) -> rusqlite::Result<usize> {
+    bench
+        .db
+        .prepare_cached("UPDATE jobs SET ready = 0, due_ms = ?1 WHERE epoch > 0 AND due_ms > ?1")?
+        .execute([bench.now_ms])
+}
+
 pub(super) const READY_SQL: &str = "UPDATE jobs SET ready = 1 WHERE n IN \
      (SELECT n FROM jobs WHERE ready = 0 AND due_ms <= ? ORDER BY due_ms LIMIT ?)";
 pub(super) const NEXT_SQL: &str = "SELECT n, tenant, id, kind, epoch, starts, authority, body FROM jobs \

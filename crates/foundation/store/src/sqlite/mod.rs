@@ -14,7 +14,8 @@
 //! Fairness: one tenant may have at most [`WAITING_PER_TENANT_MAX`] commits in the queue; the one that floods it is
 //! told `Overloaded`, and only that one. A caller who stops waiting keeps its place until the writer has come to it.
 //!
-//! One process at a time: the folder is locked, because a second writer would give out the same places in the log.
+//! One process at a time: the folder is locked, because a second writer would give out the same places in the log. So
+//! whoever opens it knows that every lease it finds is a dead process's, and ends it: after a crash, work goes on at once.
 
 mod apply;
 mod entries;
@@ -50,6 +51,8 @@ pub const BATCH_MAX: usize = 256;
 pub const WAITING_MAX: usize = 4096;
 /// Most commits of one tenant waiting for the writer.
 pub const WAITING_PER_TENANT_MAX: usize = 1024;
+/// Size of a page of the database file.
+pub const PAGE_BYTES: u64 = 4096;
 /// Read-only connections.
 const READERS: usize = 4;
 
@@ -67,7 +70,7 @@ pub struct Options {
     pub cell: String,
     /// When facts get their place in the log.
     pub sequencing: Sequencing,
-    /// Most pages (of 4096 bytes) that the database file may have: an operator's bound on what this installation takes
+    /// Most pages (of [`PAGE_BYTES`]) that the database file may have: an operator's bound on what this installation takes
     /// of a shared disk. Commits beyond it are refused as [`CommitError::Full`] while reads go on; the log beside the
     /// file comes on top, usually 16 MiB. `None`: as far as the disk goes.
     pub page_count_max: Option<u32>,
@@ -128,7 +131,8 @@ impl Sqlite {
         let (facts_hint, facts) = watch::channel(0);
         let (jobs_hint, jobs) = watch::channel(0);
         let mut writer = writer::Writer::new(connection, options, facts_hint, jobs_hint);
-        writer.settle().map_err(|error| std::io::Error::other(error.to_string()))?;
+        let settled = writer.settle().and_then(|()| writer.release());
+        settled.map_err(|error| std::io::Error::other(error.to_string()))?;
         let writer = std::thread::Builder::new()
             .name("store-writer".into())
             .spawn(move || writer.run(inbox))

@@ -4,12 +4,18 @@
 //! triggers say so to anybody who opens the file with another tool. Changes to this schema are expand-only: a new
 //! version adds, and `user_version` counts.
 //!
+//! A version is a promise that somebody may forget to keep: a column is added, the number stays, and the next start reads
+//! an old folder as if it were a new one. So the number is not believed. What the file itself says it is made of is
+//! compared with what this program would make, and a folder in which any part is missing, different or unknown is
+//! refused by that part's name before anything is read from it.
+//!
 //! Two tables need a word. `rev_floors` keeps the highest revision that a deleted record of a kind ever had, so that
 //! a record made anew under an old id never meets a reader who still holds the old revision. `jobs.ready` says that a
 //! job's time has come: due jobs are found by (ready, tenant, due), waiting ones by (ready, due), and neither search
 //! ever walks over jobs that it does not want.
 
 use rusqlite::{Connection, OpenFlags};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Version of the schema, kept in `user_version`.
@@ -111,6 +117,15 @@ pub enum OpenError {
     /// It was written by a newer version of this program.
     #[error("the database has schema version {0}; this program knows versions up to {VERSION}")]
     Newer(i64),
+    /// It was written by a build that meant another schema by the same version.
+    #[error(
+        "the database says schema version {VERSION}, but its {0} is not what this program means by that: another build \
+         made it. Use that build, or another folder"
+    )]
+    Different(String),
+    /// It has tables and no version: it is something else's.
+    #[error("the database is not one of this program: it has a {0} and no schema version")]
+    Foreign(String),
     /// The SQLite linked in has a known way to corrupt a database.
     #[error("SQLite {0} is too old to be safe; 3.51.3 or newer is needed")]
     UnsafeSqlite(String),
@@ -119,12 +134,48 @@ pub enum OpenError {
 /// How far the file of the write-ahead log is cut back after it has once grown beyond its usual 16 MiB.
 const WAL_BYTES_KEPT: u32 = 64 << 20;
 
-/// Opens the writing connection and creates or upgrades the schema.
+/// What a database is made of: each table, index and trigger with its statement, however that was spaced.
+fn parts(connection: &Connection) -> rusqlite::Result<BTreeMap<String, String>> {
+    let mut statement = connection.prepare(
+        "SELECT type, name, sql FROM sqlite_schema WHERE sql IS NOT NULL AND substr(name, 1, 7) <> 'sqlite_'",
+    )?;
+    let rows = statement.query_map([], |row| {
+        let (kind, name, sql): (String, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        Ok((format!("{kind} {name}"), sql.split_whitespace().collect::<Vec<_>>().join(" ")))
+    })?;
+    rows.collect()
+}
+
+/// Refuses a database that this program would misread. `true`: it is empty, and has yet to be made.
+fn vetted(connection: &Connection) -> Result<bool, OpenError> {
+    let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    let mut found = parts(connection)?;
+    match version {
+        0 => match found.into_keys().next() {
+            None => Ok(true),
+            Some(part) => Err(OpenError::Foreign(part)),
+        },
+        VERSION => {
+            let model = Connection::open_in_memory()?;
+            model.execute_batch(SCHEMA)?;
+            for (part, statement) in parts(&model)? {
+                if found.remove(&part) != Some(statement) {
+                    return Err(OpenError::Different(part));
+                }
+            }
+            found.into_keys().next().map_or(Ok(false), |part| Err(OpenError::Different(part)))
+        }
+        newer => Err(OpenError::Newer(newer)),
+    }
+}
+
+/// Opens the writing connection and creates the schema, or refuses one that is not its own.
 pub(super) fn open_writer(path: &Path, page_count_max: Option<u32>) -> Result<Connection, OpenError> {
     if rusqlite::version_number() < SQLITE_OLDEST {
         return Err(OpenError::UnsafeSqlite(rusqlite::version().to_owned()));
     }
     let connection = Connection::open(path)?;
+    let new = vetted(&connection)?;
     // WAL with synchronous=FULL: each transaction is durable when COMMIT returns, at one fsync per group of callers.
     connection.execute_batch(
         "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; \
@@ -133,11 +184,9 @@ pub(super) fn open_writer(path: &Path, page_count_max: Option<u32>) -> Result<Co
     )?;
     connection.execute_batch(&format!("PRAGMA journal_size_limit = {WAL_BYTES_KEPT};"))?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
-    match connection.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0))? {
-        VERSION => {}
-        0 => connection
-            .execute_batch(&format!("BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;"))?,
-        newer => return Err(OpenError::Newer(newer)),
+    if new {
+        connection
+            .execute_batch(&format!("BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;"))?;
     }
     if let Some(pages) = page_count_max {
         connection.execute_batch(&format!("PRAGMA max_page_count = {pages};"))?;

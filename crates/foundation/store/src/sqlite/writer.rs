@@ -113,6 +113,22 @@ impl Writer {
         Ok(())
     }
 
+    /// Ends the leases of the process that had the folder before. On a full disk they run out by themselves.
+    pub fn release(&mut self) -> Result<(), CommitError> {
+        self.execute("BEGIN IMMEDIATE")?;
+        let released = jobs::release(&self.bench()).map_err(|error| self.broken(&error));
+        let jobs = *released.as_ref().unwrap_or(&0);
+        match self.finish(released.map(|_| ())) {
+            Ok(()) if jobs > 0 => tracing::info!(jobs, "the last run left jobs under way; they go on"),
+            Ok(()) => {}
+            Err(CommitError::Full) => {
+                tracing::warn!("the disk is full: jobs that were under way wait for their leases to run out");
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
     /// Works until every handle on the engine is gone.
     pub fn run(mut self, mut inbox: mpsc::Receiver<Request>) {
         let mut batch = Vec::with_capacity(BATCH_MAX);

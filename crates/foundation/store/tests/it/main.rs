@@ -1,15 +1,22 @@
 //! What can be asked of the embedded engine alone. What every engine must do is in `testkit::conformance`.
 
-use kernel::changeset::{Changeset, Draft, Operation, Put};
-use kernel::permit::{Authority, Grant, Mint, permit_pair};
+use kernel::changeset::{Changeset, Draft, NewJob, Operation, Put};
+use kernel::permit::{Authority, Grant, JobKind, Mint, Permit, permit_pair};
 use kernel::{Fact, Id, TenantId};
 use rusqlite::Connection;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use store::sqlite::{OpenError, Options, Sqlite, WAITING_PER_TENANT_MAX};
 use store::{CommitError, ReadError, Sequencing, Store, SystemClock};
 use tempfile::TempDir;
+
+/// A kind of job whose leases outlast the test.
+static WORK: JobKind =
+    JobKind { name: "test.work", writes: &[], facts: &["test.item.done"], lease_ms: 600_000, starts_max: 9 };
+
+static KINDS: &[&JobKind] = &[&WORK];
 
 struct Bed {
     folder: TempDir,
@@ -84,17 +91,21 @@ impl Bed {
             indexes: vec![],
             uniques: vec![],
         };
-        let permit = self.mint.permit(Grant {
+        let permit = self.permit(name, &["test.item"]);
+        Changeset::under(vec![permit], self.draft(vec![Operation::Put(put)])).unwrap()
+    }
+
+    fn permit(&self, name: &str, writes: &'static [&'static str]) -> Permit {
+        self.mint.permit(Grant {
             tenant: tenant(name),
             authority: self.authority(),
             args_digest: [0; 32],
             args_commitment: None,
             approvals: vec![],
-            writes: &["test.item"],
+            writes,
             facts: &["test.item.done"],
             expires_at_ms: i64::MAX,
-        });
-        Changeset::under(vec![permit], self.draft(vec![Operation::Put(put)])).unwrap()
+        })
     }
 
     /// A connection beside the engine, as an operator's tool would have.
@@ -180,22 +191,71 @@ async fn a_newer_schema_is_not_touched() {
     assert!(matches!(Sqlite::open(options), Err(OpenError::Newer(99))));
 }
 
+/// The number alone is not believed: a build that meant something else by it would be misread.
+#[tokio::test]
+async fn another_schema_of_the_same_version_is_refused_by_name() {
+    for (change, expected) in [
+        ("ALTER TABLE jobs ADD COLUMN more TEXT", Some("table jobs")),
+        ("DROP INDEX jobs_due", Some("index jobs_due")),
+        ("DROP TRIGGER facts_keep", Some("trigger facts_keep")),
+        ("CREATE TABLE ledger (n INTEGER)", Some("table ledger")),
+        ("PRAGMA user_version = 0", Some("index facts_stream and no schema version")),
+        // Statistics that an operator's tool left are none of ours and change nothing.
+        ("ANALYZE", None),
+    ] {
+        let bed = Bed::start().await;
+        let folder = bed.folder;
+        drop(bed.store);
+        Connection::open(folder.path().join("writ.db")).unwrap().execute_batch(change).unwrap();
+        let before = std::fs::read(folder.path().join("writ.db")).unwrap();
+        let (_mint, options) = options(folder.path());
+        match (Sqlite::open(options), expected) {
+            (Ok(_), None) => {}
+            (Err(error @ (OpenError::Different(_) | OpenError::Foreign(_))), Some(expected)) => {
+                assert!(error.to_string().contains(expected), "{change}: {error}");
+                assert_eq!(
+                    std::fs::read(folder.path().join("writ.db")).unwrap(),
+                    before,
+                    "{change}: touched"
+                );
+            }
+            (other, _) => panic!("{change}: {:?}", other.err()),
+        }
+    }
+}
+
+/// Whoever has the folder's lock knows that the holders of leases are dead: nobody waits for their time to pass.
+#[tokio::test]
+async fn leases_of_a_dead_process_are_over() {
+    let job = |name: &str, held, ready_at_ms| {
+        Operation::Job(NewJob { id: Id::parse(name).unwrap(), kind: &WORK, ready_at_ms, body: vec![], held })
+    };
+    let bed = Bed::start().await;
+    let permit = bed.permit("a", &[]);
+    let jobs =
+        vec![job("job_held", true, 0), job("job_later", false, i64::MAX), job("job_claimed", false, 0)];
+    bed.store.commit(Changeset::under(vec![permit], bed.draft(jobs)).unwrap()).await.unwrap();
+    assert_eq!(bed.store.jobs_claim(KINDS, 10).await.unwrap().len(), 1);
+    assert!(bed.store.jobs_claim(KINDS, 10).await.unwrap().is_empty());
+    let folder = bed.folder;
+    drop(bed.store);
+    let (_mint, options) = options(folder.path());
+    let store = Store::new(Sqlite::open(options).unwrap());
+    let again = store.jobs_claim(KINDS, 10).await.unwrap();
+    let mut again: Vec<_> =
+        again.iter().map(|lease| (lease.id.to_string(), lease.epoch, lease.starts)).collect();
+    again.sort();
+    // What was never claimed keeps its time.
+    assert_eq!(again, [("job_claimed".to_owned(), 2, 2), ("job_held".to_owned(), 2, 2)]);
+}
+
 /// Whoever opens the file with another tool is stopped from rewriting history by accident.
 #[tokio::test]
 async fn history_resists_other_tools() {
     let bed = Bed::start().await;
     for _ in 0..256 {
         let draft = bed.draft(vec![]);
-        let permit = bed.mint.permit(Grant {
-            tenant: tenant("a"),
-            authority: bed.authority(),
-            args_digest: [0; 32],
-            args_commitment: None,
-            approvals: vec![],
-            writes: &[],
-            facts: &["test.item.done"],
-            expires_at_ms: i64::MAX,
-        });
+        let permit = bed.permit("a", &[]);
         bed.store.commit(Changeset::under(vec![permit], draft).unwrap()).await.unwrap();
     }
     let beside = bed.beside();
@@ -240,4 +300,6 @@ fn crash_points_are_armed_by_name() {
     ] {
         assert!(store::crash::arm(bad).is_err(), "{bad:?}");
     }
+    let known: BTreeSet<&str> = store::crash::POINTS.iter().copied().collect();
+    assert_eq!(known.len(), store::crash::POINTS.len(), "each point once");
 }

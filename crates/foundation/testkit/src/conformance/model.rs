@@ -438,6 +438,8 @@ async fn seed_run(bed: &mut Bed, seed: u64) {
             _ if run.random.chance(20) => {
                 // Leases of the process before are worth nothing.
                 run.leases.clear();
+                // Whether an engine ends a dead process's leases at once or lets them run out is its own matter.
+                run.bed.clock.advance_ms(WORK.lease_ms);
                 run.bed.restart().await;
             }
             _ => {

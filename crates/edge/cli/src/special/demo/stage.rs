@@ -6,12 +6,13 @@
 
 use super::data::Tickets;
 use crate::exit::Failure;
-use crate::session::monotonic_ms;
-use crate::special::local::{chain, credentials, log_filter, sandbox_clock};
-use act::{Ids as _, SystemIds};
+use crate::special::local::{chain, log_filter};
+use act::SystemIds;
+pub use cli::furnish::passing;
+use cli::furnish::{self, MANIFEST, WORKFLOW, credentials, monotonic_ms, sandbox_clock};
 use client::{Client, ClientError, Reply};
 use http::Method;
-use kernel::{TenantId, hex, sha256};
+use kernel::TenantId;
 use sandbox::{Credentials, Fault, FaultRule, Sandbox, Service};
 use serde_json::{Value, json};
 use server::{Config, Running};
@@ -25,8 +26,6 @@ use std::time::Duration;
 use store::SystemClock;
 use url::Url;
 
-const MANIFEST: &str = include_str!("../../../../../../contracts/connectors/servicenow.yaml");
-const WORKFLOW: &str = include_str!("../../../../../../contracts/workflows/itsm-triage.yaml");
 /// Asks a provider for one word, to learn under which name its model answers.
 const PROBE: &str = include_str!("probe.yaml");
 
@@ -36,10 +35,6 @@ pub const WORKFLOW_NAME: &str = "itsm-triage";
 const TENANT: &str = "demo";
 /// Most demos in one folder.
 const TENANTS_MAX: u32 = 1_000;
-/// How often a call that may be repeated is repeated.
-const TRIES: u32 = 6;
-/// Wait before the second try, in milliseconds; doubled each time.
-const RETRY_MS: u64 = 50;
 /// How often something that is about to happen is looked for, and how long between two looks.
 const LOOKS: u32 = 400;
 const LOOK: Duration = Duration::from_millis(50);
@@ -170,22 +165,11 @@ impl Stage {
         let operator = person("operator", &["builder", "operator"]).await?;
         let approver = person("approver", &["approver"]).await?;
         let you = person("you", &["approver", "auditor", "operator"]).await?;
-        let secret = async |name: &str, purpose: &str, value: &str| {
-            let body = json!({"name": name, "purpose": purpose, "value": value});
-            call(&admin, Method::POST, "/v1/secrets", Some(&body)).await
-        };
-        secret("servicenow-password", "ServiceNow's integration user", &secrets.password).await?;
-        secret("servicenow-webhook", "signs ServiceNow's deliveries", &secrets.webhook_secret).await?;
-        let install = json!({
-            "name": "servicenow", "manifest": MANIFEST, "base_url": sandbox.base_url(), "user": secrets.user_name,
-            "password": "secret:servicenow-password", "webhook_secret": "secret:servicenow-webhook",
-        });
-        let installed = call(&admin, Method::POST, "/v1/connectors", Some(&install)).await?;
-        let hook = installed.body["hook"].as_str().ok_or(ClientError::Reply)?.to_owned();
+        let hook = furnish::servicenow(&admin, MANIFEST, sandbox.base_url(), &secrets).await?;
         let mut workflow: Value = yaml(WORKFLOW)?;
         let mut price_note = None;
         if let Provider::OpenAi { key, model, .. } = provider {
-            secret("model-key", "the model provider's API key", key).await?;
+            furnish::secret(&admin, "model-key", "the model provider's API key", key).await?;
             price_note = price(&admin, model).await?;
             let reported = probe(&operator.client, model).await?;
             workflow["pins"]["models"]["classifier"] =
@@ -195,7 +179,7 @@ impl Stage {
         // JSON is YAML, too.
         let text =
             if matches!(provider, Provider::Baseline) { WORKFLOW.to_owned() } else { workflow.to_string() };
-        call(&operator.client, Method::POST, "/v1/workflows", Some(&json!({"yaml": text}))).await?;
+        furnish::workflow(&operator.client, &text).await?;
         let folder = folder.to_owned();
         Ok(Stage { sandbox, running, folder, url, tenant, hook, operator, approver, you, model, price_note })
     }
@@ -298,13 +282,7 @@ async fn person(
     name: &str,
     roles: &[&str],
 ) -> Result<Person, Failure> {
-    let body = json!({"name": name, "kind": "person", "roles": roles});
-    let made = call(admin, Method::POST, "/v1/principals", Some(&body)).await?;
-    let principal = made.body["principal"].as_str().ok_or(ClientError::Reply)?;
-    let secret = hex::encode(&SystemIds.entropy());
-    let body = json!({"principal": principal, "name": "demo", "secret_sha256": hex::encode(&sha256(secret.as_bytes()))});
-    let made = call(admin, Method::POST, "/v1/keys", Some(&body)).await?;
-    let key = format!("{}.{secret}", made.body["key"].as_str().ok_or(ClientError::Reply)?);
+    let key = furnish::person(admin, name, roles).await?;
     let key_file = folder.join(format!("{name}.key"));
     write_private(&key_file, format!("{key}\n").as_bytes())?;
     Ok(Person { client: client?.with_key(key), key_file })
@@ -360,34 +338,14 @@ async fn probe(operator: &Client, model: &str) -> Result<String, Failure> {
     Err(Failure::Other(format!("the model provider does not answer as {model}: {last}")))
 }
 
-/// A call, repeated where that is harmless and may help. An act is sent under one idempotency key for all its tries.
+/// A call, repeated where that is harmless and may help ([`furnish::call`]).
 pub async fn call(
     client: &Client,
     method: Method,
     path: &str,
     body: Option<&Value>,
 ) -> Result<Reply, Failure> {
-    let key = (method != Method::GET).then(|| hex::encode(&SystemIds.entropy()));
-    let mut wait_ms = RETRY_MS;
-    for attempt in 1.. {
-        match client.call(method.clone(), path, &[], body, key.as_deref()).await {
-            Err(error) if attempt < TRIES && passing(&error) => {
-                tokio::time::sleep(Duration::from_millis(wait_ms)).await;
-                wait_ms *= 2;
-            }
-            other => return Ok(other?),
-        }
-    }
-    Err(ClientError::Reply.into())
-}
-
-/// Whether the same call may succeed a moment later.
-pub fn passing(error: &ClientError) -> bool {
-    match error {
-        ClientError::Transport { .. } => true,
-        ClientError::Problem(problem) => problem.body["retryable"] == true,
-        ClientError::Setup(_) | ClientError::Reply => false,
-    }
+    Ok(furnish::call(client, method, path, body).await?)
 }
 
 #[cfg(test)]

@@ -80,6 +80,7 @@ impl Engine {
         let params = params.as_object().cloned().unwrap_or_default();
         let (heard, _) =
             self.wire(bench, version, (looking, looking), (&params, &params), &pending.effect_key).await?;
+        crash::point("tool.looked");
         let output = match heard {
             Heard::Done(output) => Value::Object(output),
             Heard::Failed { code, retry_after_ms } => {
