@@ -53,6 +53,8 @@ pub const CODES: &[(&str, &str)] = &[
         "flows.connector_unready",
         "a connector that the workflow calls is not installed, or not in the version it pins",
     ),
+    ("flows.workflow_unready", "a workflow that a step runs is not published, or it runs too many others"),
+    ("flows.strand_depth", "branches and workflows stand in one another deeper than a run may go"),
     ("flows.params_invalid", "the parameters of a call do not fit the action's schema"),
     ("flows.template_failed", "a template of the workflow failed on this run's data"),
     ("flows.credential", "the credential of a connector could not be opened or used"),
@@ -94,6 +96,7 @@ pub const CODES: &[(&str, &str)] = &[
 /// The domain's table.
 pub fn domain(deps: Deps) -> Domain {
     let engine = Arc::new(run::engine::Engine::new(deps.clone()));
+    let joins = engine.clone();
     Domain {
         name: "flows",
         kinds: &[
@@ -101,6 +104,7 @@ pub fn domain(deps: Deps) -> Domain {
             "flows.workflow",
             "flows.workflow_version",
             "flows.trigger",
+            "flows.signal",
             "flows.connector",
             "flows.connector_version",
         ],
@@ -114,6 +118,8 @@ pub fn domain(deps: Deps) -> Domain {
             "flows.run.finished",
             "flows.run.dead",
             "flows.run.replayed",
+            "flows.run.signalled",
+            "flows.branch.ended",
             "flows.step.finished",
             "flows.step.waiting",
             "flows.step.resumed",
@@ -132,18 +138,28 @@ pub fn domain(deps: Deps) -> Domain {
         .concat(),
         routes: [
             run::routes::routes(),
+            run::letters::routes(),
             hook::routes(&deps),
             workflow::routes::routes(),
             connector::routes::routes(),
         ]
         .concat(),
-        jobs: vec![JobSpec {
-            kind: &run::STEP,
-            run: Arc::new(move |lease| {
-                let engine = engine.clone();
-                async move { engine.drive(lease).await }.boxed()
-            }),
-        }],
+        jobs: vec![
+            JobSpec {
+                kind: &run::STEP,
+                run: Arc::new(move |lease| {
+                    let engine = engine.clone();
+                    async move { engine.drive(lease).await }.boxed()
+                }),
+            },
+            JobSpec {
+                kind: &run::JOIN,
+                run: Arc::new(move |lease| {
+                    let engine = joins.clone();
+                    async move { engine.join(lease).await }.boxed()
+                }),
+            },
+        ],
         codes: CODES,
     }
 }

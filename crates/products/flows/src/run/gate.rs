@@ -4,7 +4,7 @@
 //! sent. When policy wants people first, the act waits; it is this act, with these arguments, that is approved, and when
 //! it is finally carried out the same plan commits the intent and begins the job that sends.
 
-use super::{Outcome, Pending, RunDoc, STEP, Status, call, machine};
+use super::{Outcome, Pending, RunDoc, STEP, Status, call, machine, strand};
 use crate::connector::manifest::{Action, Effect};
 use crate::connector::record::{Connector, Version, connector_id, version_id};
 use crate::connector::request;
@@ -381,6 +381,7 @@ fn tool_close() -> Verb {
                 if then == machine::Then::GoOn {
                     begin(&mut plan, stamp, &mut run, false);
                 }
+                strand::tell(&mut plan.draft, stamp, &run);
                 plan.draft.put_if(&stored, &run).fact(fact);
                 Ok(plan)
             }
@@ -438,6 +439,7 @@ fn approval_pass() -> Verb {
                 if then == machine::Then::GoOn {
                     begin(&mut plan, stamp, &mut run, false);
                 }
+                strand::tell(&mut plan.draft, stamp, &run);
                 plan.draft.put_if(&stored, &run).fact(fact);
                 Ok(plan)
             }
