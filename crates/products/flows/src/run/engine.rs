@@ -14,7 +14,9 @@
 
 mod ask;
 mod fork;
+mod guard;
 mod look;
+mod rehearse;
 mod sleep;
 
 use super::call::{self, Heard, Transcript};
@@ -48,6 +50,7 @@ const STEPS_PER_DRIVE_MAX: u32 = 200;
 /// Takes runs on.
 pub struct Engine {
     deps: Deps,
+    breakers: super::breaker::Counts,
 }
 
 /// What a step came to.
@@ -114,7 +117,7 @@ struct Bench<'a> {
 impl Engine {
     /// An engine.
     pub fn new(deps: Deps) -> Engine {
-        Engine { deps }
+        Engine { deps, breakers: super::breaker::Counts::default() }
     }
 
     /// Drives the run of a lease until it rests.
@@ -244,6 +247,9 @@ impl Engine {
             return Ok(Move::new(run, then, Vec::new()));
         }
         if let Some(pending) = run.pending.clone() {
+            if let Some(moved) = self.guarded(bench, &run, &pending.connector).await? {
+                return Ok(moved);
+            }
             let fresh = bench.job.send && bench.lease.starts == 1 && !pending.unknown;
             return if fresh {
                 self.send(bench, run, &pending).await
@@ -278,6 +284,7 @@ impl Engine {
         match &step.kind {
             StepKind::Tool(tool) => self.tool(bench, run, tool, &scope).await,
             StepKind::Model(model) => self.model(bench, run, model, &scope).await,
+            StepKind::Approval(_) | StepKind::Wait(_) if run.dry_run => Ok(self.passed(bench, run)),
             StepKind::Approval(approval) => self.checkpoint(bench, run, approval, &scope).await,
             StepKind::Wait(wait) => self.sleep(bench, run, wait, &scope).await,
             StepKind::Parallel(parallel) => Ok(self.fork(bench, run, parallel)),
@@ -361,6 +368,15 @@ impl Engine {
                 return Ok(Move::new(run, then, Vec::new()));
             }
         };
+        if let Some(action) = version.manifest.action(&tool.action)
+            && run.dry_run
+            && action.effect != Effect::Read
+        {
+            return self.rehearse(bench, run, &version, action, &args).await;
+        }
+        if let Some(moved) = self.guarded(bench, &run, &tool.connector).await? {
+            return Ok(moved);
+        }
         // One key per attempt: a crash between this act and our own commit finds the same decision again.
         let key = format!("{}:{}:{}", run.id, bench.step.id, run.attempts.calls);
         match self.act(bench, "flows.tool.call", &args, key).await {
@@ -423,8 +439,7 @@ impl Engine {
             );
         };
         let params = pending.params.as_object().cloned().unwrap_or_default();
-        let heard =
-            self.wire(bench, &version, (action, action), (&params, &params), &pending.effect_key).await?;
+        let heard = self.wire(bench, &version, (action, action), (&params, &params), pending.call()).await?;
         crash::point("tool.sent");
         self.heard(bench, run, pending, Some(action), heard)
     }
@@ -436,7 +451,7 @@ impl Engine {
         version: &Version,
         (action, judge): (&Action, &Action),
         (params, judged): (&Map<String, Value>, &Map<String, Value>),
-        effect_key: &str,
+        (connector, effect_key): (&str, &str),
     ) -> Result<(Heard, Option<Transcript>), Stop> {
         let refused = |code: &str| Ok((Heard::Refused { code: code.to_owned() }, None));
         let marker = effect::marker(effect_key);
@@ -455,6 +470,7 @@ impl Engine {
         self.renew(bench.lease).await?;
         let (heard, transcript) =
             call::send(&self.deps.egress, allow, credential, judge, judged, prepared, tenant).await;
+        self.heard_of(bench, connector, &heard).await;
         Ok((heard, Some(transcript)))
     }
 

@@ -219,6 +219,9 @@ fn tool_call() -> Verb {
                 }
                 let version = connector_read(view, &run, &args.connector).await?;
                 let action = action_of(&version, &args.action)?;
+                if run.dry_run && action.effect != Effect::Read {
+                    return Err(Fault::conflict("flows.call_mismatch", "a dry run writes nothing"));
+                }
                 let workflow = workflow_read(view, &run.workflow_digest).await?;
                 let due = match workflow.step(&args.step).map(|(_, step)| &step.kind) {
                     Some(StepKind::Tool(tool)) => {

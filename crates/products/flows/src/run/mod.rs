@@ -9,6 +9,7 @@
 //! | [`machine`] | what follows from what: the transitions, pure |
 //! | [`engine`] | the job: reads, does, commits |
 //! | [`call`] | one governed call of a connector, and what may be believed about it |
+//! | [`breaker`] | which connectors nobody calls for a while, because they fail |
 //! | [`gate`] | the acts `flows.tool.call`, `flows.tool.reconcile`, `flows.tool.close`, `flows.approval.pass` |
 //! | [`strand`] | runs within runs: branches that go at once, and workflows within workflows |
 //! | [`signal`] | the act `flows.run.signal`, and waits for it |
@@ -18,6 +19,7 @@
 //! What a run knows of the world (the event, the outputs of its steps) is kept only while it is needed: the commit that
 //! finishes it leaves digests. A dead run keeps its content, because it may be replayed.
 
+pub mod breaker;
 pub mod call;
 pub mod engine;
 pub mod gate;
@@ -50,6 +52,7 @@ pub static STEP: JobKind = JobKind {
         "flows.step.retried",
         "flows.step.dropped",
         "flows.tool.finished",
+        "flows.tool.rehearsed",
         "flows.run.finished",
         "flows.run.dead",
     ],
@@ -148,6 +151,35 @@ pub struct Pending {
     pub reconciled: u32,
 }
 
+/// A write that a dry run did not make.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Rehearsed {
+    /// The step.
+    pub step: String,
+    /// The installed connector.
+    pub connector: String,
+    /// The action.
+    pub action: String,
+    /// What a repetition of it would do.
+    pub effect: crate::connector::manifest::Effect,
+    /// The key it would have gone under.
+    pub effect_key: String,
+    /// HTTP method.
+    pub method: String,
+    /// SHA-256 of address and body, in hexadecimal.
+    pub digest: String,
+    /// Size of what is kept of the request.
+    pub bytes: usize,
+    /// The address; absent if the action keeps parameters from view, or too much was kept already.
+    pub url: Option<String>,
+    /// The body, likewise.
+    pub body: Option<Value>,
+    /// What policy says about it now: effect, reasons, and how many people of which tier it would ask.
+    pub policy: Value,
+    /// When, milliseconds UTC.
+    pub at_ms: i64,
+}
+
 /// What a `wait` step waits for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Alarm {
@@ -174,6 +206,13 @@ pub struct Strand {
     pub base_ms: i64,
     /// What the parent had spent when it began; what it has spent itself is the rest.
     pub spent_micros: i64,
+}
+
+impl Pending {
+    /// What it goes through and what names it: connector and effect key.
+    pub fn call(&self) -> (&str, &str) {
+        (&self.connector, &self.effect_key)
+    }
 }
 
 /// Attempts at the current step.
@@ -263,6 +302,12 @@ pub struct RunDoc {
     /// Starts of its jobs that never reported anything.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub crashes: u32,
+    /// Whether it sends nothing and only records what it would send.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
+    /// What a dry run would have sent. Kept when it has ended: it is what a dry run is for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rehearsed: Vec<Rehearsed>,
     /// Pinned versions of the workflows that its steps run: name to digest.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub workflows: BTreeMap<String, String>,

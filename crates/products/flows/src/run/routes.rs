@@ -21,7 +21,7 @@ pub fn summary(run: &RunDoc) -> Value {
         "created_at_ms": run.created_at_ms, "event_at_ms": run.event_at_ms, "waited_ms": run.waited_ms,
         "written_back_at_ms": run.written_back_at_ms, "finished_at_ms": run.finished_at_ms, "replays": run.replays,
         "part_of": run.strand.as_ref().map(|strand| json!({"run": strand.parent, "step": strand.step, "branch": strand.branch})),
-        "waits": waits(run),
+        "waits": waits(run), "dry_run": run.dry_run,
     })
 }
 
@@ -41,6 +41,7 @@ fn shown(run: &RunDoc) -> Value {
     value["connectors"] = json!(run.connectors);
     value["workflows"] = json!(run.workflows);
     value["crashes"] = json!(run.crashes);
+    value["rehearsed"] = json!(run.rehearsed);
     value["attempts"] = json!(run.attempts);
     value["started_by"] = json!(run.started_by);
     value["trace"] = json!(run.trace);

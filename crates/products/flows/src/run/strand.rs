@@ -98,6 +98,7 @@ pub(super) fn begun(run: &RunDoc, id: Id, way: &Way<'_>, now_ms: i64) -> RunDoc 
         halting: false,
         alarm: None,
         crashes: 0,
+        rehearsed: Vec::new(),
         strand: Some(strand),
         ..run.clone()
     }
@@ -142,6 +143,7 @@ pub(super) fn joined(
     run.waited_ms += strands.iter().map(|strand| strand.waited_ms).max().unwrap_or(0);
     run.written_back_at_ms =
         strands.iter().filter_map(|strand| strand.written_back_at_ms).chain(run.written_back_at_ms).max();
+    run.rehearsed.extend(strands.iter().flat_map(|strand| strand.rehearsed.iter().cloned()));
     let before = run.outputs.clone();
     let mut ends = Map::new();
     for strand in strands {

@@ -34,6 +34,9 @@ pub struct StartArgs {
     pub event: Value,
     /// When it happened, milliseconds UTC; now, if it is not known.
     pub event_at_ms: Option<i64>,
+    /// Whether the run only shows what it would send. It reads, asks models and policy, and writes nothing outside.
+    #[serde(default)]
+    pub dry_run: bool,
 }
 
 /// Arguments of `flows.run.replay`.
@@ -182,7 +185,8 @@ async fn start(view: &View, args: &Value, stamp: &Stamp) -> Result<Plan, Fault> 
         }
     };
     let source = match sorted(view, &args).await? {
-        Sorted::Source(source) => source,
+        // A dry run is no run of its event: it neither is a duplicate nor makes the real one a duplicate.
+        Sorted::Source(source) => source.filter(|_| !args.dry_run),
         Sorted::Ignored(reason) => return Ok(ignored(plan, stamp, reason, &[])),
     };
     let by_event = args.connector.is_some();
@@ -236,7 +240,8 @@ async fn start(view: &View, args: &Value, stamp: &Stamp) -> Result<Plan, Fault> 
             "flows.run.created",
             &id,
             (RunDoc::KIND, &id),
-            json!({"workflow": name, "workflow_digest": digest, "source": source, "connector": args.connector, "event": args.event_name}),
+            json!({"workflow": name, "workflow_digest": digest, "source": source, "connector": args.connector, "event": args.event_name,
+                   "dry_run": args.dry_run}),
         );
         let mut run = RunDoc {
             id: id.clone(),
@@ -272,6 +277,8 @@ async fn start(view: &View, args: &Value, stamp: &Stamp) -> Result<Plan, Fault> 
             halting: false,
             alarm: None,
             crashes: 0,
+            dry_run: args.dry_run,
+            rehearsed: Vec::new(),
             workflows: pins.workflows,
         };
         begin(&mut plan, stamp, &mut run, false);
@@ -344,7 +351,7 @@ pub fn verbs() -> Vec<Verb> {
                 async move {
                     let args: StartArgs = act::parse(args)?;
                     let mut target = Target::of("access.tenant", ctx.tenant.id());
-                    target.attributes = json!({"workflow": args.workflow, "connector": args.connector, "event": args.event_name});
+                    target.attributes = json!({"workflow": args.workflow, "connector": args.connector, "event": args.event_name, "dry_run": args.dry_run});
                     Ok(target)
                 }
                 .boxed()

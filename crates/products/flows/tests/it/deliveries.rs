@@ -11,9 +11,9 @@ use hmac::{KeyInit as _, Mac as _};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-type Headers = Vec<(String, String)>;
+pub type Headers = Vec<(String, String)>;
 
-fn sign(secret: &str, id: &str, timestamp: i64, body: &str) -> Headers {
+pub fn sign(secret: &str, id: &str, timestamp: i64, body: &str) -> Headers {
     let key = BASE64.decode(secret.trim_start_matches("whsec_")).unwrap();
     let mut mac = hmac::Hmac::<sha2::Sha256>::new_from_slice(&key).unwrap();
     mac.update(format!("{id}.{timestamp}.{body}").as_bytes());
@@ -42,7 +42,7 @@ async fn receive(house: &House, hook: &str, headers: &Headers, body: &str) -> Re
     receive(&params, headers, body.as_bytes()).await
 }
 
-async fn deliver(house: &House, headers: &Headers, body: &str) -> Result<(Value, bool), Fault> {
+pub async fn deliver(house: &House, headers: &Headers, body: &str) -> Result<(Value, bool), Fault> {
     let delivery = receive(house, &hook(house).await, headers, body).await?;
     match house.harness.act(&delivery.ctx, delivery.act, delivery.args, Terms::default()).await? {
         Done::Outcome { value, replayed, held } => {

@@ -8,6 +8,7 @@ use act::{Assurance, Clock as _, Ctx, Domain, Fault, Principal, PrincipalKind};
 use contracts::models::{ModelCall, ModelCalls, ModelReply};
 use custody::{Custody, Keyring};
 use egress::{Egress, EgressConfig};
+use flows::connector::poll::POLL;
 use flows::run::{JOIN, RunDoc, STEP};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -29,7 +30,7 @@ use testkit::{SeededIds, VirtualClock};
 
 /// The signing secret of the hook.
 pub const HOOK_SECRET: &str = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
-static KINDS: &[&JobKind] = &[&STEP, &JOIN, &SETTLE];
+static KINDS: &[&JobKind] = &[&STEP, &JOIN, &POLL, &SETTLE];
 
 /// Answers of the model: scripted ones first, then the same for ever.
 pub struct Model {

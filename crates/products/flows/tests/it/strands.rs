@@ -412,5 +412,7 @@ async fn the_shipped_change_window_comes_to_its_end() {
     house.settle().await;
     let run = house.run(&id).await;
     assert_eq!((run.outcome, desk.notes()), (Some(Outcome::Done), 1), "{:?}", run.error);
-    desk.look(|seen| assert!(seen.notes[0].starts_with("Cable replaced. (the night shift)"), "{:?}", seen.notes));
+    desk.look(|seen| {
+        assert!(seen.notes[0].starts_with("Cable replaced. (the night shift)"), "{:?}", seen.notes)
+    });
 }
