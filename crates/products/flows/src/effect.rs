@@ -167,7 +167,8 @@ pub fn wait_ms(asked_ms: Option<i64>, failures: u32, random: u64) -> i64 {
     // The bound is positive and small, so both conversions hold.
     let jitter = i64::try_from(random % u64::try_from(bound).unwrap_or(1)).unwrap_or(0);
     match asked_ms {
-        Some(asked_ms) => asked_ms + jitter / 8,
+        // Whoever asks, for however long: nobody parks a run for longer than this.
+        Some(asked_ms) => asked_ms.clamp(0, RETRY_AFTER_MS_MAX) + jitter / 8,
         None => jitter + 1,
     }
 }
@@ -287,6 +288,9 @@ mod tests {
                 let wait = wait_ms(None, failures, random);
                 assert!((1..=BACKOFF_MS_MAX).contains(&wait), "{failures} {random} {wait}");
                 assert!(wait_ms(Some(5_000), failures, random) >= 5_000);
+                let longest = wait_ms(Some(i64::MAX), failures, random);
+                assert!((RETRY_AFTER_MS_MAX..=RETRY_AFTER_MS_MAX + BACKOFF_MS_MAX).contains(&longest));
+                assert!(wait_ms(Some(-1), failures, random) >= 0);
             }
         }
     }

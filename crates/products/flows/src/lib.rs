@@ -53,6 +53,8 @@ pub const CODES: &[(&str, &str)] = &[
         "flows.connector_unready",
         "a connector that the workflow calls is not installed, or not in the version it pins",
     ),
+    ("flows.workflow_unready", "a workflow that a step runs is not published, or it runs too many others"),
+    ("flows.strand_depth", "branches and workflows stand in one another deeper than a run may go"),
     ("flows.params_invalid", "the parameters of a call do not fit the action's schema"),
     ("flows.template_failed", "a template of the workflow failed on this run's data"),
     ("flows.credential", "the credential of a connector could not be opened or used"),
@@ -71,6 +73,7 @@ pub const CODES: &[(&str, &str)] = &[
     ("flows.field_dropped", "the other system said yes and did not write a field"),
     ("flows.output_too_large", "the reply of the other system is larger than a step may keep"),
     ("flows.reply_unreadable", "the reply of the other system cannot be read"),
+    ("flows.breaker_open", "the connector has failed too often; nobody calls it for a while"),
     ("flows.throttled", "the other system asks to be called later"),
     ("flows.unauthenticated", "the other system does not accept the credential"),
     ("flows.forbidden", "the other system does not let this user do this"),
@@ -94,6 +97,8 @@ pub const CODES: &[(&str, &str)] = &[
 /// The domain's table.
 pub fn domain(deps: Deps) -> Domain {
     let engine = Arc::new(run::engine::Engine::new(deps.clone()));
+    let joins = engine.clone();
+    let poller = Arc::new(connector::poll::Poller::new(deps.clone()));
     Domain {
         name: "flows",
         kinds: &[
@@ -101,6 +106,9 @@ pub fn domain(deps: Deps) -> Domain {
             "flows.workflow",
             "flows.workflow_version",
             "flows.trigger",
+            "flows.signal",
+            "flows.breaker",
+            "flows.poll",
             "flows.connector",
             "flows.connector_version",
         ],
@@ -110,10 +118,17 @@ pub fn domain(deps: Deps) -> Domain {
             "flows.connector.installed",
             "flows.connector.removed",
             "flows.event.ignored",
+            "flows.poll.asked",
+            "flows.poll.finished",
             "flows.run.created",
             "flows.run.finished",
             "flows.run.dead",
             "flows.run.replayed",
+            "flows.run.signalled",
+            "flows.branch.ended",
+            "flows.breaker.opened",
+            "flows.breaker.probed",
+            "flows.breaker.closed",
             "flows.step.finished",
             "flows.step.waiting",
             "flows.step.resumed",
@@ -122,28 +137,48 @@ pub fn domain(deps: Deps) -> Domain {
             "flows.tool.intended",
             "flows.tool.reconciling",
             "flows.tool.finished",
+            "flows.tool.rehearsed",
         ],
         verbs: [
             run::verbs::verbs(),
             run::gate::verbs(),
+            run::breaker::verbs(),
             workflow::verbs::verbs(),
             connector::verbs::verbs(&deps),
         ]
         .concat(),
         routes: [
             run::routes::routes(),
+            run::letters::routes(),
+            run::breaker::routes(),
             hook::routes(&deps),
             workflow::routes::routes(),
             connector::routes::routes(),
         ]
         .concat(),
-        jobs: vec![JobSpec {
-            kind: &run::STEP,
-            run: Arc::new(move |lease| {
-                let engine = engine.clone();
-                async move { engine.drive(lease).await }.boxed()
-            }),
-        }],
+        jobs: vec![
+            JobSpec {
+                kind: &run::STEP,
+                run: Arc::new(move |lease| {
+                    let engine = engine.clone();
+                    async move { engine.drive(lease).await }.boxed()
+                }),
+            },
+            JobSpec {
+                kind: &connector::poll::POLL,
+                run: Arc::new(move |lease| {
+                    let poller = poller.clone();
+                    async move { poller.poll(lease).await }.boxed()
+                }),
+            },
+            JobSpec {
+                kind: &run::JOIN,
+                run: Arc::new(move |lease| {
+                    let engine = joins.clone();
+                    async move { engine.join(lease).await }.boxed()
+                }),
+            },
+        ],
         codes: CODES,
     }
 }

@@ -18,6 +18,15 @@ pub const AFTER: act::Param = act::Param { name: "after", summary: "Cursor of th
 /// The size.
 pub const LIMIT: act::Param = act::Param { name: "limit", summary: "Rows, at most 200" };
 
+/// How many rows a list's query asks for.
+pub fn limit(query: &QueryCtx<'_>) -> Result<usize, Fault> {
+    match query.param("limit").map(str::parse) {
+        None => Ok(PAGE),
+        Some(Ok(limit @ 1..=PAGE_MAX)) => Ok(limit),
+        Some(_) => Err(Fault::invalid("request.invalid", "limit is a number from 1 to 200")),
+    }
+}
+
 /// The range that a list's query asks for.
 pub fn range(
     query: &QueryCtx<'_>,
@@ -26,13 +35,7 @@ pub fn range(
     descending: bool,
 ) -> Result<Range, Fault> {
     let invalid = |message: &str| Fault::invalid("request.invalid", message.to_owned());
-    let limit = match query.param("limit") {
-        None => PAGE,
-        Some(text) => match text.parse() {
-            Ok(limit @ 1..=PAGE_MAX) => limit,
-            _ => return Err(invalid("limit is a number from 1 to 200")),
-        },
-    };
+    let limit = limit(query)?;
     let after = match query.param("after") {
         None => None,
         Some(text) => Some(decode(text, &prefix).ok_or_else(|| invalid("after is no cursor of this list"))?),

@@ -82,6 +82,21 @@ pub enum Done {
     },
 }
 
+/// What policy says about an act that is not carried out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Weighed {
+    /// The effect.
+    pub effect: kernel::Effect,
+    /// Whether it would be refused, and not only wait for people.
+    pub refused: bool,
+    /// Why.
+    pub reasons: Vec<String>,
+    /// Of which tier approvers would have to be.
+    pub tier: u8,
+    /// How many of them.
+    pub approvals: u8,
+}
+
 /// What is kept under an idempotency key.
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "done", rename_all = "snake_case")]
@@ -201,6 +216,41 @@ impl Harness {
 
     fn stamp_at(&self, ctx: &Ctx, at_ms: i64, approvals: Vec<Id>) -> Stamp {
         Stamp { ctx: ctx.clone(), at_ms, cell: self.0.cell.clone(), ids: self.0.ids.clone(), approvals }
+    }
+
+    /// What policy says about an act, without carrying it out, recording it or asking anybody: for what only shows what
+    /// would happen. What comes out permits nothing.
+    ///
+    /// # Errors
+    /// Faults of the verb and of storage.
+    pub async fn weigh(&self, ctx: &Ctx, act: &str, args: &Value) -> Result<Weighed, Fault> {
+        let verb = self.verb(act).ok_or_else(|| Fault::not_found("act"))?;
+        let canonical = json::canonical(args).map_err(|error| {
+            Fault::invalid("request.invalid", format!("the arguments are refused: {error}"))
+        })?;
+        let now_ms = self.now_ms();
+        let view = self.0.store.view(&ctx.tenant, now_ms);
+        let target = (verb.aim)(&view, args, ctx).await?;
+        let mut open = args.clone();
+        if let Value::Object(map) = &mut open {
+            map.retain(|name, _| !verb.secret_args.contains(&name.as_str()));
+        }
+        let ruling = self.0.governor.decide(&governor::Question {
+            ctx,
+            verb,
+            target: &target,
+            args: &open,
+            args_digest: sha256(&canonical),
+            granted: None,
+            now_ms,
+        });
+        Ok(Weighed {
+            effect: ruling.decision.effect,
+            refused: matches!(ruling.answer, governor::Answer::Refused(..)),
+            reasons: ruling.verdict.reasons.iter().cloned().collect(),
+            tier: ruling.verdict.obligations.approver_tier,
+            approvals: ruling.verdict.obligations.approvals,
+        })
     }
 
     /// Carries out an act by name.

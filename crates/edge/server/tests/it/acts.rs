@@ -185,6 +185,20 @@ pub const EXAMPLES: &[(&str, Prepare)] = &[
         }
         .boxed()
     }),
+    ("flows.run.signal", |world| {
+        async {
+            let name = world.unused("signalled").replace(' ', "-");
+            let yaml = format!(
+                "name: {name}\nsteps:\n  - {{id: hear, wait: {{signal: go, timeout_ms: 60000}}}}\n"
+            );
+            let publish = by_admin(world, json!({"yaml": yaml}));
+            carry_out(world, "flows.workflow.publish", &publish).send().await.ok();
+            let start = by_admin(world, json!({"workflow": name, "event": {}}));
+            let started = carry_out(world, "flows.run.start", &start).send().await.ok();
+            by_admin(world, json!({"run": started["run"], "signal": "go"}))
+        }
+        .boxed()
+    }),
     ("flows.run.cancel", |world| {
         async { by_admin(world, json!({"run": Desk::open(world).await.waiting_write().await})) }.boxed()
     }),

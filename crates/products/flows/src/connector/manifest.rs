@@ -128,6 +128,9 @@ pub struct Event {
     /// Where in the body stands who made the change. Where it is the installation's own user, it is our own echo.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub author: Option<String>,
+    /// How to look for such events, beside their being sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub poll: Option<super::poll::Poll>,
 }
 
 /// An action.
@@ -288,6 +291,9 @@ impl Manifest {
             if !name_ok(name) || event.identity.len() > 8 || !pointers.into_iter().all(|p| p.starts_with('/'))
             {
                 say(&format!("events.{name}"), "Its name is malformed, or a place in it is no JSON pointer.");
+            }
+            for message in event.poll.iter().flat_map(|poll| poll.problems(self)) {
+                say(&format!("events.{name}"), &message);
             }
         }
         if let Err(message) = headers_ok(&self.headers) {

@@ -14,6 +14,7 @@
 //! | [`placeholder`] | `{name}` in paths, queries and bodies |
 //! | [`request`] | parameters in, one HTTP request out |
 //! | [`response`] | one HTTP reply in, an output or a reason out |
+//! | [`poll`] | asking a system for what has changed, beside what it says by itself |
 //! | [`record`] | installations and their versions, as kept |
 //!
 //! Rules for those who add to it: nothing here sends anything; a manifest can widen neither where a call goes nor what it
@@ -21,6 +22,7 @@
 
 pub mod manifest;
 pub mod placeholder;
+pub mod poll;
 pub mod record;
 pub mod request;
 pub mod response;

@@ -129,6 +129,9 @@ pub struct Connector {
     pub base_url: String,
     /// Where its events come in, if it sends any.
     pub hook: Option<Hook>,
+    /// How often it is asked for its events, in milliseconds, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub poll_every_ms: Option<i64>,
     /// When this version was installed, milliseconds UTC.
     pub installed_at_ms: i64,
     /// Who installed it.
@@ -181,7 +184,7 @@ impl Connector {
             "connector": self.name(), "version": self.version, "manifest": self.manifest.0,
             "manifest_version": self.manifest.1, "base_url": self.base_url,
             "hook": self.hook.as_ref().map(|hook| format!("/v1/hooks/{}", hook.id)),
-            "installed_at_ms": self.installed_at_ms, "installed_by": self.installed_by,
+            "poll_every_ms": self.poll_every_ms, "installed_at_ms": self.installed_at_ms, "installed_by": self.installed_by,
             "removed_at_ms": self.removed_at_ms,
         })
     }

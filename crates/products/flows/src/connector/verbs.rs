@@ -1,6 +1,7 @@
 //! Installing and removing connectors.
 
 use super::manifest::{self, Manifest};
+use super::poll::{self, EVERY_MS_MAX, EVERY_MS_MIN};
 use super::record::{Connector, Hook, Login, Version, base_url_check, connector_id};
 use crate::Deps;
 use crate::workflow::parse::Problem;
@@ -32,6 +33,8 @@ pub struct InstallArgs {
     pub token: Option<String>,
     /// Signing secret of its deliveries, as `secret:<name>`; without one it receives none.
     pub webhook_secret: Option<String>,
+    /// How often it is asked for what has changed, in milliseconds, from ten seconds to a day; without it, never.
+    pub poll_every_ms: Option<i64>,
 }
 
 /// Arguments of `flows.connector.remove`.
@@ -75,6 +78,9 @@ fn check(args: &InstallArgs, private_hosts: &[String]) -> Result<Checked, Fault>
         (user, None, Some(token)) => Login::Bearer { token: reference(token)?, user: user.clone() },
         _ => return Err(Fault::invalid("request.invalid", "give user and password, or a token, or neither")),
     };
+    if args.poll_every_ms.is_some_and(|every_ms| !(EVERY_MS_MIN..=EVERY_MS_MAX).contains(&every_ms)) {
+        return Err(Fault::invalid("request.invalid", "poll_every_ms is ten seconds to a day"));
+    }
     let webhook_secret = args.webhook_secret.as_ref().map(reference).transpose()?;
     Ok(Checked { id, manifest, login, webhook_secret })
 }
@@ -88,11 +94,12 @@ async fn installed(view: &View, name: &str) -> Result<Stored<Connector>, Fault> 
 pub fn verbs(deps: &Deps) -> Vec<Verb> {
     let (for_aim, for_plan) = (deps.private_hosts.clone(), deps.private_hosts.clone());
     vec![
+        poll::verb(),
         Verb {
             act: "flows.connector.install",
             summary: "Installs a connector, or a new version of it",
             args: || schemars::schema_for!(InstallArgs).into(),
-            writes: &["flows.connector", "flows.connector_version"],
+            writes: &["flows.connector", "flows.connector_version", "flows.poll"],
             facts: &["flows.connector.installed"],
             secret_args: &[],
             on_closed: None,
@@ -129,11 +136,15 @@ pub fn verbs(deps: &Deps) -> Vec<Verb> {
                         manifest: (version.manifest.name.clone(), version.manifest.version.clone()),
                         base_url: version.base_url.clone(),
                         hook,
+                        poll_every_ms: args.poll_every_ms,
                         installed_at_ms: stamp.at_ms,
                         installed_by: stamp.ctx.principal.id.clone(),
                         removed_at_ms: None,
                     };
                     let mut plan = Plan { draft: stamp.draft(), outcome: doc.shown() };
+                    if doc.poll_every_ms.is_some() {
+                        poll::begin(view, &mut plan, stamp, doc.name(), &version.manifest).await?;
+                    }
                     if view.get::<Version>(&version.id).await?.is_none() {
                         plan.draft.put_new(&version);
                     }
@@ -146,7 +157,7 @@ pub fn verbs(deps: &Deps) -> Vec<Verb> {
                         &doc.id,
                         (Connector::KIND, &doc.id),
                         json!({"version": doc.version, "manifest": doc.manifest.0, "manifest_version": doc.manifest.1,
-                               "base_url": doc.base_url, "receives": doc.hook.is_some()}),
+                               "base_url": doc.base_url, "receives": doc.hook.is_some(), "poll_every_ms": doc.poll_every_ms}),
                     ));
                     Ok(plan)
                 }

@@ -12,12 +12,18 @@
 //! Every commit is made on the very revision that the step was taken on. If somebody else has moved the run meanwhile
 //! (people decided, an operator cancelled it, a later claim of the job took over), the commit fails and the run is theirs.
 
+mod ask;
+mod fork;
+mod guard;
 mod look;
+mod rehearse;
+mod sleep;
 
 use super::call::{self, Heard, Transcript};
 use super::gate::{CallArgs, Hints, PassArgs, workflow_read};
 use super::machine::{self, Then, Wait};
-use super::{Outcome, Pending, RunDoc, RunError, STEP, Status, StepJob};
+use super::strand;
+use super::{CRASHES_MAX, Outcome, Pending, RunDoc, RunError, STEP, Status, StepJob};
 use crate::connector::manifest::{Action, Effect};
 use crate::connector::placeholder::{self, Values};
 use crate::connector::record::Version;
@@ -28,7 +34,8 @@ use crate::{Deps, effect};
 use act::{Class, Ctx, Draw as _, Fault, Stamp};
 use contracts::models::ModelCall;
 use harness::{Done, Terms};
-use kernel::{Lease, hex, json as canonical, sha256};
+use kernel::changeset::Operation;
+use kernel::{Draft, Id, Lease, hex, json as canonical, sha256};
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -43,6 +50,7 @@ const STEPS_PER_DRIVE_MAX: u32 = 200;
 /// Takes runs on.
 pub struct Engine {
     deps: Deps,
+    breakers: super::breaker::Counts,
 }
 
 /// What a step came to.
@@ -52,11 +60,30 @@ struct Move {
     facts: Vec<(&'static str, Value)>,
     /// What is kept beside the first fact.
     aside: Option<Vec<u8>>,
+    /// What the first fact follows from, besides the run's last.
+    causes: Vec<Id>,
+    /// Strands that begin.
+    begun: Vec<RunDoc>,
+    /// Strands that change with it.
+    strands: Vec<(Stored<RunDoc>, RunDoc)>,
+    /// What else it writes, and what it relies on not having moved.
+    operations: Vec<Operation>,
+    reads: Vec<store::Read>,
 }
 
 impl Move {
     fn new(run: RunDoc, then: Then, facts: Vec<(&'static str, Value)>) -> Move {
-        Move { run, then, facts, aside: None }
+        Move {
+            run,
+            then,
+            facts,
+            aside: None,
+            causes: Vec::new(),
+            begun: Vec::new(),
+            strands: Vec::new(),
+            operations: Vec::new(),
+            reads: Vec::new(),
+        }
     }
 }
 
@@ -90,7 +117,7 @@ struct Bench<'a> {
 impl Engine {
     /// An engine.
     pub fn new(deps: Deps) -> Engine {
-        Engine { deps }
+        Engine { deps, breakers: super::breaker::Counts::default() }
     }
 
     /// Drives the run of a lease until it rests.
@@ -122,8 +149,7 @@ impl Engine {
         let view = harness.store().view(&lease.tenant, now_ms);
         let stored = view.get::<RunDoc>(&job.run).await?.ok_or_else(|| Fault::not_found("run"))?;
         let ctx = harness.service("flows", &lease.tenant, vec![stored.started_by.clone()], &stored.trace);
-        let owned = stored.job.as_ref().is_none_or(|owner| *owner == lease.id);
-        if stored.status != Status::Running || !owned {
+        if !machine::holds(&stored, &lease.id) {
             // Cancelled, closed, or taken on by another job while this one was on its way.
             return self.let_go(lease, &stored, &ctx).await;
         }
@@ -188,8 +214,7 @@ impl Engine {
     async fn fresh(&self, bench: &Bench<'_>) -> Result<Stored<RunDoc>, Stop> {
         let view = self.deps.harness.store().view(&bench.lease.tenant, bench.now_ms);
         let stored = view.get::<RunDoc>(&bench.job.run).await?.ok_or_else(|| Fault::not_found("run"))?;
-        let owned = stored.job.as_ref().is_none_or(|owner| *owner == bench.lease.id);
-        if stored.status != Status::Running || !owned {
+        if !machine::holds(&stored, &bench.lease.id) {
             return Err(Stop::Lost);
         }
         *bench.base.lock() = stored.clone();
@@ -215,18 +240,29 @@ impl Engine {
     async fn take(&self, bench: &Bench<'_>, stored: &Stored<RunDoc>) -> Result<Move, Stop> {
         let mut run = stored.doc.clone();
         let (step, now_ms) = (bench.step, bench.now_ms);
-        if bench.lease.starts > STEP.starts_max {
+        let crashes = run.crashes.saturating_add(unreported(bench.lease));
+        if bench.lease.starts > STEP.starts_max || crashes >= CRASHES_MAX {
             // A step that kills its worker never reports a failure; its starts are what is counted.
             let then = machine::die(&mut run, "flows.poison", now_ms);
             return Ok(Move::new(run, then, Vec::new()));
         }
         if let Some(pending) = run.pending.clone() {
+            if let Some(moved) = self.guarded(bench, &run, &pending.connector).await? {
+                return Ok(moved);
+            }
             let fresh = bench.job.send && bench.lease.starts == 1 && !pending.unknown;
             return if fresh {
                 self.send(bench, run, &pending).await
             } else {
                 self.reconcile(bench, run, &pending).await
             };
+        }
+        if self.halted(bench, &run).await? {
+            let then = machine::finish(&mut run, Outcome::Cancelled, now_ms);
+            return Ok(Move::new(run, then, Vec::new()));
+        }
+        if run.alarm.is_some() {
+            return Ok(self.awake(bench, run));
         }
         if machine::run_late(&run, bench.workflow, now_ms) {
             let then = machine::die(&mut run, "flows.run_deadline", now_ms);
@@ -248,7 +284,11 @@ impl Engine {
         match &step.kind {
             StepKind::Tool(tool) => self.tool(bench, run, tool, &scope).await,
             StepKind::Model(model) => self.model(bench, run, model, &scope).await,
+            StepKind::Approval(_) | StepKind::Wait(_) if run.dry_run => Ok(self.passed(bench, run)),
             StepKind::Approval(approval) => self.checkpoint(bench, run, approval, &scope).await,
+            StepKind::Wait(wait) => self.sleep(bench, run, wait, &scope).await,
+            StepKind::Parallel(parallel) => Ok(self.fork(bench, run, parallel)),
+            StepKind::Workflow(sub) => self.fork_workflow(bench, run, sub, &scope).await,
             // Taken above.
             StepKind::Transform(_) | StepKind::Branch(_) => {
                 Err(Stop::Engine(act::internal("a local step was not taken")))
@@ -285,7 +325,12 @@ impl Engine {
                 }
                 Err(TemplateError::Failed("no way of the branch fits".into()))
             }
-            StepKind::Tool(_) | StepKind::Model(_) | StepKind::Approval(_) => Ok(None),
+            StepKind::Tool(_)
+            | StepKind::Model(_)
+            | StepKind::Approval(_)
+            | StepKind::Wait(_)
+            | StepKind::Parallel(_)
+            | StepKind::Workflow(_) => Ok(None),
         }
     }
 
@@ -323,6 +368,15 @@ impl Engine {
                 return Ok(Move::new(run, then, Vec::new()));
             }
         };
+        if let Some(action) = version.manifest.action(&tool.action)
+            && run.dry_run
+            && action.effect != Effect::Read
+        {
+            return self.rehearse(bench, run, &version, action, &args).await;
+        }
+        if let Some(moved) = self.guarded(bench, &run, &tool.connector).await? {
+            return Ok(moved);
+        }
         // One key per attempt: a crash between this act and our own commit finds the same decision again.
         let key = format!("{}:{}:{}", run.id, bench.step.id, run.attempts.calls);
         match self.act(bench, "flows.tool.call", &args, key).await {
@@ -385,8 +439,7 @@ impl Engine {
             );
         };
         let params = pending.params.as_object().cloned().unwrap_or_default();
-        let heard =
-            self.wire(bench, &version, (action, action), (&params, &params), &pending.effect_key).await?;
+        let heard = self.wire(bench, &version, (action, action), (&params, &params), pending.call()).await?;
         crash::point("tool.sent");
         self.heard(bench, run, pending, Some(action), heard)
     }
@@ -398,7 +451,7 @@ impl Engine {
         version: &Version,
         (action, judge): (&Action, &Action),
         (params, judged): (&Map<String, Value>, &Map<String, Value>),
-        effect_key: &str,
+        (connector, effect_key): (&str, &str),
     ) -> Result<(Heard, Option<Transcript>), Stop> {
         let refused = |code: &str| Ok((Heard::Refused { code: code.to_owned() }, None));
         let marker = effect::marker(effect_key);
@@ -417,6 +470,7 @@ impl Engine {
         self.renew(bench.lease).await?;
         let (heard, transcript) =
             call::send(&self.deps.egress, allow, credential, judge, judged, prepared, tenant).await;
+        self.heard_of(bench, connector, &heard).await;
         Ok((heard, Some(transcript)))
     }
 
@@ -464,117 +518,7 @@ impl Engine {
             }
         };
         let aside = transcript.map(|transcript| transcript.bytes());
-        Ok(Move { run, then, facts, aside })
-    }
-
-    async fn model(
-        &self,
-        bench: &Bench<'_>,
-        mut run: RunDoc,
-        model: &ModelStep,
-        scope: &Scope,
-    ) -> Result<Move, Stop> {
-        let Some(pin) = bench.workflow.pins.models.get(&model.pin) else {
-            let then = machine::step_failed(&mut run, bench.step, "flows.pin_missing", bench.now_ms);
-            return Ok(Move::new(run, then, Vec::new()));
-        };
-        let rendered =
-            || -> Result<(String, String, Option<String>, BTreeMap<String, Vec<String>>), TemplateError> {
-                let mut allowed = BTreeMap::new();
-                for (field, list) in &model.allowed {
-                    let list = template::tree(list, scope)?;
-                    let texts = list
-                        .as_array()
-                        .into_iter()
-                        .flatten()
-                        .filter_map(Value::as_str)
-                        .map(str::to_owned)
-                        .collect();
-                    allowed.insert(field.clone(), texts);
-                }
-                let sensitivity =
-                    model.sensitivity.as_deref().map(|source| template::text(source, scope)).transpose()?;
-                Ok((
-                    template::text(&model.system, scope)?,
-                    template::text(&model.user, scope)?,
-                    sensitivity,
-                    allowed,
-                ))
-            };
-        let (system, user, sensitivity, allowed) = match rendered() {
-            Ok(rendered) => rendered,
-            Err(error) => return Ok(self.template_failed(bench, run, &error)),
-        };
-        let tries = run.attempts.external + run.attempts.engine;
-        let call = ModelCall {
-            key: format!("{}:{}:{tries}", run.id, bench.step.id),
-            run: run.id.clone(),
-            workflow: run.workflow.clone(),
-            pin: pin.model.clone(),
-            accepts: pin.accepts.clone(),
-            system,
-            user,
-            schema: model.answer.clone(),
-            allowed,
-            max_output_tokens: model.max_output_tokens,
-            sensitivity: sensitivity.unwrap_or_else(|| "internal".into()),
-            causes: vec![run.last_fact.clone()],
-        };
-        match self.while_leased(bench.lease, self.deps.models.model_call(bench.ctx, call)).await? {
-            Ok(reply) => {
-                run.cost_micros = run.cost_micros.saturating_add(reply.cost_micros);
-                run.last_fact = reply.fact;
-                let facts = vec![(
-                    "flows.step.finished",
-                    json!({
-                        "step": bench.step.id, "kind": "model", "model": reply.model, "cost_micros": reply.cost_micros,
-                        "output": digest(&reply.body),
-                    }),
-                )];
-                let then = machine::step_done(
-                    &mut run,
-                    bench.workflow,
-                    reply.body,
-                    None,
-                    self.deps.harness.now_ms(),
-                );
-                Ok(Move::new(run, then, facts))
-            }
-            Err(fault) => {
-                let code = fault.code.as_str();
-                let violates = code.starts_with("model.") && !code.starts_with("model.provider_");
-                let facts = vec![(
-                    "flows.step.retried",
-                    json!({"step": bench.step.id, "code": code, "side": "external"}),
-                )];
-                let then = match fault.class {
-                    Class::Denied | Class::StepUp | Class::NeedsApproval => {
-                        return self.decided_against(bench, run, Fault { class: Class::Denied, ..fault });
-                    }
-                    // An answer that breaks its contract gets one more try; then it is a matter for people.
-                    Class::Upstream if violates && run.attempts.external >= 1 => {
-                        run.error = Some(RunError {
-                            code: code.to_owned(),
-                            step: bench.step.id.clone(),
-                            at_ms: bench.now_ms,
-                        });
-                        machine::finish(&mut run, Outcome::NeedsHuman, bench.now_ms)
-                    }
-                    Class::Upstream => machine::external_failed(
-                        &mut run,
-                        bench.step,
-                        code,
-                        self.wait(fault.retry_after_ms),
-                        bench.now_ms,
-                    ),
-                    _ if fault.class.retryable() || fault.class == Class::Internal => {
-                        return Err(fault.into());
-                    }
-                    _ => machine::step_failed(&mut run, bench.step, code, bench.now_ms),
-                };
-                Ok(Move::new(run, then, if matches!(then, Then::At(_)) { facts } else { Vec::new() }))
-            }
-        }
+        Ok(Move { aside, ..Move::new(run, then, facts) })
     }
 
     async fn checkpoint(
@@ -622,48 +566,48 @@ impl Engine {
     ) -> Result<Option<Lease>, Stop> {
         let harness = &self.deps.harness;
         let stamp = harness.stamp(ctx);
-        let Move { mut run, then, facts, aside } = moved;
+        let Move { mut run, then, mut facts, aside, mut causes, begun, strands, operations, reads } = moved;
+        run.crashes = run.crashes.saturating_add(unreported(&lease));
         let mut draft = stamp.draft();
-        let mut state = |kind: &'static str, outcome: Value, run: &mut RunDoc| {
-            let mut fact = stamp.fact(kind, &run.id, (<RunDoc as store::Document>::KIND, &run.id), outcome);
-            fact.causes.push(run.last_fact.clone());
-            run.last_fact = fact.id.clone();
-            draft.fact(fact);
-        };
         let silent = facts.is_empty() && matches!(run.status, Status::Running | Status::Waiting);
         let of_call = facts.iter().any(|(kind, _)| *kind == "flows.tool.finished");
-        for (kind, outcome) in facts {
-            state(kind, outcome, &mut run);
-        }
-        match run.status {
-            Status::Finished if stored.status != Status::Finished => {
-                let outcome = json!({"outcome": run.outcome, "cost_micros": run.cost_micros, "waited_ms": run.waited_ms,
-                                     "error": run.error.as_ref().map(|error| &error.code)});
-                state("flows.run.finished", outcome, &mut run);
-            }
-            Status::Dead if stored.status != Status::Dead => {
-                let error = run.error.as_ref();
-                let outcome = json!({"step": run.step, "code": error.map(|error| &error.code), "attempts": run.attempts.external,
-                                     "engine_attempts": run.attempts.engine, "workflow": run.workflow_digest});
-                state("flows.run.dead", outcome, &mut run);
-            }
-            Status::Running | Status::Waiting | Status::Finished | Status::Dead => {}
-        }
+        facts.extend(ended(stored.status, &run));
         if silent {
             // The step ended without a word of its own: it failed or was refused, and the workflow says where to.
             let error = run.error.as_ref().map(|error| error.code.clone());
-            state(
-                "flows.step.finished",
-                json!({"step": stored.step, "code": error, "next": run.step}),
-                &mut run,
-            );
+            let outcome = json!({"step": stored.step, "code": error, "next": run.step});
+            facts.push(("flows.step.finished", outcome));
+        }
+        for (kind, outcome) in facts {
+            state(&mut draft, &stamp, kind, outcome, &mut run, std::mem::take(&mut causes));
         }
         next_job(&mut draft, &stamp, &mut run, then);
+        strand::tell(&mut draft, &stamp, &run);
         if let Some(first) = draft.facts.first_mut() {
             first.aside = aside;
         }
+        for mut strand in begun {
+            let outcome = json!({"workflow": strand.workflow, "workflow_digest": strand.workflow_digest,
+                                 "strand": strand.strand});
+            strand.last_fact = run.last_fact.clone();
+            state(&mut draft, &stamp, "flows.run.created", outcome, &mut strand, Vec::new());
+            next_job(&mut draft, &stamp, &mut strand, Then::At(stamp.at_ms));
+            draft.put_new(&strand);
+        }
+        for (before, mut strand) in strands {
+            if let Some((kind, outcome)) = ended(before.status, &strand) {
+                state(&mut draft, &stamp, kind, outcome, &mut strand, vec![run.last_fact.clone()]);
+            }
+            if before.status != Status::Finished
+                && strand.strand.as_ref().is_some_and(|strand| strand.parent != run.id)
+            {
+                strand::tell(&mut draft, &stamp, &strand);
+            }
+            draft.put_if(&before, &strand);
+        }
+        draft.operations.extend(operations);
         draft.put_if(stored, &run);
-        match harness.conclude(lease, draft, Vec::new()).await {
+        match harness.conclude(lease, draft, reads).await {
             Ok(committed) => {
                 if of_call {
                     crash::point("tool.finished");
@@ -674,6 +618,45 @@ impl Engine {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// States a fact of a run: it follows from the run's last one, and the next follows from it.
+fn state(
+    draft: &mut Draft,
+    stamp: &Stamp,
+    kind: &'static str,
+    outcome: Value,
+    run: &mut RunDoc,
+    causes: Vec<Id>,
+) {
+    let mut fact = stamp.fact(kind, &run.id, (<RunDoc as store::Document>::KIND, &run.id), outcome);
+    fact.causes.push(run.last_fact.clone());
+    fact.causes.extend(causes);
+    fact.causes.dedup();
+    run.last_fact = fact.id.clone();
+    draft.fact(fact);
+}
+
+/// The fact of an end, if a run came to one.
+fn ended(before: Status, run: &RunDoc) -> Option<(&'static str, Value)> {
+    let error = run.error.as_ref().map(|error| &error.code);
+    match run.status {
+        Status::Finished if before != Status::Finished => Some((
+            "flows.run.finished",
+            json!({"outcome": run.outcome, "cost_micros": run.cost_micros, "waited_ms": run.waited_ms, "error": error}),
+        )),
+        Status::Dead if before != Status::Dead => Some((
+            "flows.run.dead",
+            json!({"step": run.step, "code": error, "attempts": run.attempts.external, "crashes": run.crashes,
+                   "engine_attempts": run.attempts.engine, "workflow": run.workflow_digest}),
+        )),
+        Status::Running | Status::Waiting | Status::Finished | Status::Dead => None,
+    }
+}
+
+/// Starts of this job before this one: each ended without a word.
+fn unreported(lease: &Lease) -> u32 {
+    lease.starts.saturating_sub(1)
 }
 
 /// Begins the job that takes the run on, if it goes on. A call that is pending and not in doubt has certainly not been made

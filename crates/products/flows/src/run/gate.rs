@@ -4,7 +4,7 @@
 //! sent. When policy wants people first, the act waits; it is this act, with these arguments, that is approved, and when
 //! it is finally carried out the same plan commits the intent and begins the job that sends.
 
-use super::{Outcome, Pending, RunDoc, STEP, Status, call, machine};
+use super::{Outcome, Pending, RunDoc, STEP, Status, call, machine, strand};
 use crate::connector::manifest::{Action, Effect};
 use crate::connector::record::{Connector, Version, connector_id, version_id};
 use crate::connector::request;
@@ -219,6 +219,9 @@ fn tool_call() -> Verb {
                 }
                 let version = connector_read(view, &run, &args.connector).await?;
                 let action = action_of(&version, &args.action)?;
+                if run.dry_run && action.effect != Effect::Read {
+                    return Err(Fault::conflict("flows.call_mismatch", "a dry run writes nothing"));
+                }
                 let workflow = workflow_read(view, &run.workflow_digest).await?;
                 let due = match workflow.step(&args.step).map(|(_, step)| &step.kind) {
                     Some(StepKind::Tool(tool)) => {
@@ -381,6 +384,7 @@ fn tool_close() -> Verb {
                 if then == machine::Then::GoOn {
                     begin(&mut plan, stamp, &mut run, false);
                 }
+                strand::tell(&mut plan.draft, stamp, &run);
                 plan.draft.put_if(&stored, &run).fact(fact);
                 Ok(plan)
             }
@@ -438,6 +442,7 @@ fn approval_pass() -> Verb {
                 if then == machine::Then::GoOn {
                     begin(&mut plan, stamp, &mut run, false);
                 }
+                strand::tell(&mut plan.draft, stamp, &run);
                 plan.draft.put_if(&stored, &run).fact(fact);
                 Ok(plan)
             }

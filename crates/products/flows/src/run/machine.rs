@@ -1,9 +1,10 @@
 //! What follows from what: a run's transitions as pure functions.
 //!
-//! Each takes a run as it was read and returns it as it shall be. None reads a clock, and none is forgiving: a transition
-//! that does not apply is an error, and the commit that would have made it does not happen.
+//! Each takes a run as it was read and makes it what it shall be. None reads a clock. Whether a job may move a run at all
+//! is asked first, in one place ([`holds`]): a run that has ended, or whose job is another one by now, is let go of, and
+//! nothing here is called. A property test holds all of it against a model that knows none of this code.
 
-use super::{Attempts, CONTENT_BYTES_MAX, Outcome, RunDoc, RunError, Status};
+use super::{Alarm, Attempts, CONTENT_BYTES_MAX, Outcome, RunDoc, RunError, Status};
 use crate::effect;
 use crate::workflow::model::{DEAD, END, NEEDS_HUMAN, Step, Workflow};
 use serde_json::Value;
@@ -28,6 +29,16 @@ pub struct Wait {
     pub random: u64,
 }
 
+/// Whether this job may move the run: it goes on or waits for its alarm, and no other job has taken it over.
+pub fn holds(run: &RunDoc, job: &kernel::Id) -> bool {
+    let goes_on = match run.status {
+        Status::Running => true,
+        Status::Waiting => run.alarm.is_some(),
+        Status::Finished | Status::Dead => false,
+    };
+    goes_on && run.job.as_ref().is_none_or(|owner| owner == job)
+}
+
 /// Ends the current step with `output` and moves to `to`, or to the ordinary successor. A step without an output, one
 /// that was passed over, leaves its name undefined.
 pub fn step_done(
@@ -37,7 +48,6 @@ pub fn step_done(
     to: Option<&str>,
     now_ms: i64,
 ) -> Then {
-    let at = workflow.step(&run.step).map_or(0, |(at, _)| at);
     if !output.is_null() {
         run.outputs.insert(run.step.clone(), output);
     }
@@ -50,7 +60,7 @@ pub fn step_done(
         };
     }
     run.error = None;
-    let to = to.unwrap_or_else(|| workflow.successor(at)).to_owned();
+    let to = to.unwrap_or_else(|| workflow.successor(&run.step)).to_owned();
     move_to(run, &to, now_ms)
 }
 
@@ -58,6 +68,7 @@ pub fn step_done(
 pub fn move_to(run: &mut RunDoc, to: &str, now_ms: i64) -> Then {
     run.attempts = Attempts::default();
     run.pending = None;
+    run.alarm = None;
     match to {
         END => finish(run, Outcome::Done, now_ms),
         NEEDS_HUMAN => finish(run, Outcome::NeedsHuman, now_ms),
@@ -78,9 +89,13 @@ pub fn finish(run: &mut RunDoc, outcome: Outcome, now_ms: i64) -> Then {
     run.finished_at_ms = Some(now_ms);
     run.pending = None;
     run.approval = None;
+    run.alarm = None;
     run.job = None;
     END.clone_into(&mut run.step);
-    run.scrub();
+    if run.strand.is_none() {
+        // What a strand has found out belongs to the run it is a part of, which takes it over and scrubs both.
+        run.scrub();
+    }
     Then::Rest
 }
 
@@ -89,6 +104,7 @@ pub fn die(run: &mut RunDoc, code: &str, now_ms: i64) -> Then {
     run.status = Status::Dead;
     run.finished_at_ms = Some(now_ms);
     run.job = None;
+    run.alarm = None;
     run.error = Some(RunError { code: code.to_owned(), step: run.step.clone(), at_ms: now_ms });
     Then::Rest
 }
@@ -147,7 +163,25 @@ pub fn wait(run: &mut RunDoc, approval: kernel::Id, now_ms: i64) -> Then {
     Then::Rest
 }
 
-/// People have decided: what they took does not count against any deadline.
+/// It waits for a time or a signal, and its job is the alarm.
+pub fn sleep(run: &mut RunDoc, alarm: Alarm, now_ms: i64) -> Then {
+    run.status = Status::Waiting;
+    run.waiting_since_ms = Some(now_ms);
+    let until_ms = alarm.until_ms;
+    run.alarm = Some(alarm);
+    Then::At(until_ms)
+}
+
+/// It waits for runs that are parts of it. Each of them has a job of its own and says when it ends.
+pub fn fork(run: &mut RunDoc, strands: Vec<kernel::Id>) -> Then {
+    run.status = Status::Waiting;
+    run.job = None;
+    run.strands = strands;
+    run.halting = false;
+    Then::Rest
+}
+
+/// What it waited for is there: what that took does not count against any deadline.
 pub fn resume(run: &mut RunDoc, now_ms: i64) {
     if let Some(since_ms) = run.waiting_since_ms.take() {
         let waited_ms = (now_ms - since_ms).max(0);
@@ -156,6 +190,7 @@ pub fn resume(run: &mut RunDoc, now_ms: i64) {
     }
     run.status = Status::Running;
     run.approval = None;
+    run.alarm = None;
 }
 
 /// Policy or a person said no, or nobody said anything.
@@ -176,7 +211,8 @@ pub fn late(run: &RunDoc, step: &Step, now_ms: i64) -> bool {
     now_ms - run.step_at_ms > step.deadline_ms
 }
 
-/// Whether the run has.
+/// Whether the run has. A strand has no more time than what it is a part of.
 pub fn run_late(run: &RunDoc, workflow: &Workflow, now_ms: i64) -> bool {
-    now_ms - run.created_at_ms - run.waited_ms > workflow.limits.deadline_ms
+    let base_ms = run.strand.as_ref().map_or(run.created_at_ms, |strand| strand.base_ms);
+    now_ms - base_ms - run.waited_ms > workflow.limits.deadline_ms
 }

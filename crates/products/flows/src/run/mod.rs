@@ -9,18 +9,25 @@
 //! | [`machine`] | what follows from what: the transitions, pure |
 //! | [`engine`] | the job: reads, does, commits |
 //! | [`call`] | one governed call of a connector, and what may be believed about it |
+//! | [`breaker`] | which connectors nobody calls for a while, because they fail |
 //! | [`gate`] | the acts `flows.tool.call`, `flows.tool.reconcile`, `flows.tool.close`, `flows.approval.pass` |
+//! | [`strand`] | runs within runs: branches that go at once, and workflows within workflows |
+//! | [`signal`] | the act `flows.run.signal`, and waits for it |
 //! | [`verbs`] | the acts `flows.run.start`, `.cancel`, `.replay` |
-//! | [`routes`] | looking at runs |
+//! | [`routes`], [`letters`] | looking at runs, and at those that could not go on |
 //!
 //! What a run knows of the world (the event, the outputs of its steps) is kept only while it is needed: the commit that
 //! finishes it leaves digests. A dead run keeps its content, because it may be replayed.
 
+pub mod breaker;
 pub mod call;
 pub mod engine;
 pub mod gate;
+pub mod letters;
 pub mod machine;
 pub mod routes;
+pub mod signal;
+pub mod strand;
 pub mod verbs;
 
 use kernel::permit::JobKind;
@@ -37,13 +44,15 @@ pub const CONTENT_BYTES_MAX: usize = 256 * 1024;
 /// Takes a run on. One per live run.
 pub static STEP: JobKind = JobKind {
     name: "flows.step",
-    writes: &["flows.run"],
+    writes: &["flows.run", "flows.signal"],
     facts: &[
+        "flows.run.created",
         "flows.step.finished",
         "flows.step.waiting",
         "flows.step.retried",
         "flows.step.dropped",
         "flows.tool.finished",
+        "flows.tool.rehearsed",
         "flows.run.finished",
         "flows.run.dead",
     ],
@@ -51,13 +60,25 @@ pub static STEP: JobKind = JobKind {
     starts_max: 8,
 };
 
+/// Tells a run that a strand of it has ended. The commit that ends the strand enqueues it, so that none is forgotten.
+pub static JOIN: JobKind = JobKind {
+    name: "flows.join",
+    writes: &["flows.run"],
+    facts: &["flows.branch.ended", "flows.step.finished", "flows.run.finished", "flows.run.dead"],
+    lease_ms: 30_000,
+    starts_max: 8,
+};
+
+/// Most starts of a run's jobs that never reported anything, over the whole run: each is a worker that died or slept.
+pub const CRASHES_MAX: u32 = 16;
+
 /// Where a run stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     /// Its job is waiting or working.
     Running,
-    /// It waits for people; it has no job.
+    /// It waits: for people, for its strands, or for a time or a signal. Only then does it have a job, its alarm.
     Waiting,
     /// It has ended; see the outcome.
     Finished,
@@ -130,6 +151,70 @@ pub struct Pending {
     pub reconciled: u32,
 }
 
+/// A write that a dry run did not make.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Rehearsed {
+    /// The step.
+    pub step: String,
+    /// The installed connector.
+    pub connector: String,
+    /// The action.
+    pub action: String,
+    /// What a repetition of it would do.
+    pub effect: crate::connector::manifest::Effect,
+    /// The key it would have gone under.
+    pub effect_key: String,
+    /// HTTP method.
+    pub method: String,
+    /// SHA-256 of address and body, in hexadecimal.
+    pub digest: String,
+    /// Size of what is kept of the request.
+    pub bytes: usize,
+    /// The address; absent if the action keeps parameters from view, or too much was kept already.
+    pub url: Option<String>,
+    /// The body, likewise.
+    pub body: Option<Value>,
+    /// What policy says about it now: effect, reasons, and how many people of which tier it would ask.
+    pub policy: Value,
+    /// When, milliseconds UTC.
+    pub at_ms: i64,
+}
+
+/// What a `wait` step waits for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alarm {
+    /// Until when at the latest, milliseconds UTC.
+    pub until_ms: i64,
+    /// The signal; without one it waits for the time alone.
+    pub signal: Option<String>,
+}
+
+/// What makes a run a part of another one: a branch of it, or a workflow within it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Strand {
+    /// The run that waits for it.
+    pub parent: Id,
+    /// The outermost run: what people started, signal and pay for.
+    pub root: Id,
+    /// The parent's step.
+    pub step: String,
+    /// Name of the branch, or of the workflow.
+    pub branch: String,
+    /// How many runs stand around it.
+    pub depth: u32,
+    /// From when the deadline of the run counts: the outermost run's beginning, moved by what it has waited.
+    pub base_ms: i64,
+    /// What the parent had spent when it began; what it has spent itself is the rest.
+    pub spent_micros: i64,
+}
+
+impl Pending {
+    /// What it goes through and what names it: connector and effect key.
+    pub fn call(&self) -> (&str, &str) {
+        (&self.connector, &self.effect_key)
+    }
+}
+
 /// Attempts at the current step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Attempts {
@@ -190,7 +275,7 @@ pub struct RunDoc {
     pub step_at_ms: i64,
     /// Since when it waits for people.
     pub waiting_since_ms: Option<i64>,
-    /// How long people took in all.
+    /// How long it waited in all: for people, for times and for signals.
     pub waited_ms: i64,
     /// When its last write took effect.
     pub written_back_at_ms: Option<i64>,
@@ -202,6 +287,34 @@ pub struct RunDoc {
     pub error: Option<RunError>,
     /// How often it was taken out of the dead letters.
     pub replays: u32,
+    /// What it is a part of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strand: Option<Strand>,
+    /// The runs it waits for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub strands: Vec<Id>,
+    /// Whether its strands are to stop.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub halting: bool,
+    /// What it waits for besides people and strands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alarm: Option<Alarm>,
+    /// Starts of its jobs that never reported anything.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub crashes: u32,
+    /// Whether it sends nothing and only records what it would send.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
+    /// What a dry run would have sent. Kept when it has ended: it is what a dry run is for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rehearsed: Vec<Rehearsed>,
+    /// Pinned versions of the workflows that its steps run: name to digest.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub workflows: BTreeMap<String, String>,
+}
+
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 /// Something that went wrong.
@@ -223,11 +336,13 @@ impl Document for RunDoc {
     fn indexes(&self) -> Vec<(&'static str, Vec<u8>)> {
         let created = |key: Key| key.integer(self.created_at_ms).bytes();
         let state = self.outcome.map_or(self.status.as_str(), Outcome::as_str);
-        vec![
-            ("status", created(Key::new().text(state))),
-            ("time", created(Key::new())),
-            ("workflow", created(Key::new().text(&self.workflow))),
-        ]
+        let mut indexes = vec![("status", created(Key::new().text(state)))];
+        if self.strand.is_none() {
+            // A strand is found by its state, or through its run; lists of runs show what people started.
+            indexes.push(("time", created(Key::new())));
+            indexes.push(("workflow", created(Key::new().text(&self.workflow))));
+        }
+        indexes
     }
     fn uniques(&self) -> Vec<(&'static str, Vec<u8>)> {
         self.source.iter().map(|source| ("source", source_key(&self.workflow, source))).collect()
@@ -240,6 +355,11 @@ pub fn source_key(workflow: &str, source: &str) -> Vec<u8> {
 }
 
 impl RunDoc {
+    /// The outermost run that this one is a part of: itself, mostly.
+    pub fn root(&self) -> &Id {
+        self.strand.as_ref().map_or(&self.id, |strand| &strand.root)
+    }
+
     /// What templates see.
     pub fn names(&self) -> Map<String, Value> {
         let run = serde_json::json!({"id": self.id, "workflow": self.workflow, "created_at_ms": self.created_at_ms});

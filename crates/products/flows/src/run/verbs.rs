@@ -1,17 +1,17 @@
 //! Starting, cancelling and replaying runs.
 
 use super::gate::{begin, run_read};
-use super::machine;
-use super::{Attempts, Outcome, Pending, RunDoc, Status, source_key};
+use super::{Attempts, JOIN, Outcome, Pending, RunDoc, Status, source_key};
+use super::{machine, strand};
 use crate::connector::record::{Connector, Version, connector_id, version_id};
 use crate::template::{self, Scope};
 use crate::workflow::model::Workflow;
 use crate::workflow::record::{Published, Starts, starts_id, workflow_id};
-use act::{Draw as _, Fault, Plan, Stamp, Target, Verb};
+use act::{Class, Draw as _, Fault, Plan, Stamp, Target, Verb};
 use futures::FutureExt as _;
 use kernel::{Id, hex, sha256};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -34,6 +34,9 @@ pub struct StartArgs {
     pub event: Value,
     /// When it happened, milliseconds UTC; now, if it is not known.
     pub event_at_ms: Option<i64>,
+    /// Whether the run only shows what it would send. It reads, asks models and policy, and writes nothing outside.
+    #[serde(default)]
+    pub dry_run: bool,
 }
 
 /// Arguments of `flows.run.replay`.
@@ -42,7 +45,9 @@ pub struct StartArgs {
 pub struct ReplayArgs {
     /// The run.
     pub run: String,
-    /// What became of a call of which only people can tell: whether it had its effect. Whoever says so has looked.
+    /// What became of the call in doubt, said by somebody who has looked into the other system. `true`: it had its effect;
+    /// the run goes on behind it. `false`: it had none; the call is made again, decided on anew. Not given: the run finds
+    /// out by itself if the action lets it, and else stays dead. Only for a run with a call in doubt.
     #[serde(default)]
     pub applied: Option<bool>,
 }
@@ -65,9 +70,49 @@ async fn published(view: &View, name: &str) -> Result<(String, Arc<Workflow>), F
     Ok((published.digest.clone(), workflow))
 }
 
-/// The versions of the connectors that a workflow calls, as they are installed now.
-async fn pins(view: &View, workflow: &Workflow) -> Result<BTreeMap<String, String>, Fault> {
-    let mut pins = BTreeMap::new();
+/// Most workflows that a run may take in, over all depths.
+pub const WORKFLOWS_MAX: usize = 16;
+
+/// What a run is pinned to: name to digest.
+#[derive(Default)]
+struct Pins {
+    connectors: BTreeMap<String, String>,
+    workflows: BTreeMap<String, String>,
+}
+
+/// The versions of the connectors that a workflow calls as they are installed now, and of the workflows that it runs as
+/// they are published now; those of these too.
+async fn pins(view: &View, workflow: Arc<Workflow>) -> Result<Pins, Fault> {
+    let mut pins = Pins::default();
+    let mut next = vec![workflow];
+    while let Some(workflow) = next.pop() {
+        connectors(view, &workflow, &mut pins.connectors).await?;
+        for name in workflow.workflows() {
+            if pins.workflows.contains_key(name) {
+                continue;
+            }
+            let unready = |message: String| Fault::conflict("flows.workflow_unready", message);
+            let (digest, inner) = match published(view, name).await {
+                Err(fault) if fault.class == Class::NotFound => {
+                    return Err(unready(format!("the workflow {name} is not published")));
+                }
+                found => found?,
+            };
+            pins.workflows.insert(name.to_owned(), digest);
+            if pins.workflows.len() > WORKFLOWS_MAX {
+                return Err(unready(format!("it runs more than {WORKFLOWS_MAX} other workflows")));
+            }
+            next.push(inner);
+        }
+    }
+    Ok(pins)
+}
+
+async fn connectors(
+    view: &View,
+    workflow: &Workflow,
+    pins: &mut BTreeMap<String, String>,
+) -> Result<(), Fault> {
     for name in workflow.connectors() {
         let unready = |message: String| Fault::conflict("flows.connector_unready", message);
         let id = connector_id(name).ok_or_else(|| unready(format!("there is no connector {name}")))?;
@@ -80,7 +125,7 @@ async fn pins(view: &View, workflow: &Workflow) -> Result<BTreeMap<String, Strin
         }
         pins.insert(name.to_owned(), installed.version.clone());
     }
-    Ok(pins)
+    Ok(())
 }
 
 /// Why an event starts nothing, or what identifies it.
@@ -140,44 +185,69 @@ async fn start(view: &View, args: &Value, stamp: &Stamp) -> Result<Plan, Fault> 
         }
     };
     let source = match sorted(view, &args).await? {
-        Sorted::Source(source) => source,
-        Sorted::Ignored(reason) => return Ok(ignored(plan, stamp, reason, None)),
+        // A dry run is no run of its event: it neither is a duplicate nor makes the real one a duplicate.
+        Sorted::Source(source) => source.filter(|_| !args.dry_run),
+        Sorted::Ignored(reason) => return Ok(ignored(plan, stamp, reason, &[])),
     };
+    let by_event = args.connector.is_some();
     let mut runs = Vec::new();
-    let mut passed_over = None;
+    let mut passed_over = Vec::new();
     for name in names {
-        let (digest, workflow) = published(view, &name).await?;
-        if let Some(condition) = workflow
-            .trigger
-            .as_ref()
-            .and_then(|trigger| trigger.matches.as_ref())
-            .filter(|_| args.connector.is_some())
+        // One workflow that cannot start keeps no other from it. By hand there is only one, and whoever asks is told.
+        let (digest, workflow) = match published(view, &name).await {
+            Ok(found) => found,
+            Err(fault) if by_event && fault.class == Class::NotFound => {
+                passed_over.push(PassedOver { workflow: name, reason: "workflow_retired", run: None });
+                continue;
+            }
+            Err(fault) => return Err(fault),
+        };
+        if let Some(condition) =
+            workflow.trigger.as_ref().and_then(|trigger| trigger.matches.as_ref()).filter(|_| by_event)
         {
             let scope = Scope::new(&Map::from_iter([("event".to_owned(), args.event.clone())]));
             if !template::condition(condition, &scope).unwrap_or(false) {
-                passed_over = Some(("no_match", None));
+                passed_over.push(PassedOver { workflow: name, reason: "no_match", run: None });
                 continue;
             }
         }
         if let Some(source) = &source
             && let Some(earlier) = view.find::<RunDoc>("source", &source_key(&name, source)).await?
         {
-            passed_over = Some(("duplicate", Some(earlier.id.clone())));
+            let run = Some(earlier.id.clone());
+            passed_over.push(PassedOver { workflow: name, reason: "duplicate", run });
             continue;
         }
+        let pins = match pins(view, workflow.clone()).await {
+            Ok(pins) => pins,
+            Err(fault) => {
+                let reason = match fault.code.as_str() {
+                    "flows.connector_unready" => "connector_unready",
+                    "flows.workflow_unready" => "workflow_unready",
+                    _ => return Err(fault),
+                };
+                if !by_event {
+                    return Err(fault);
+                }
+                tracing::warn!(workflow = name, %fault, "an event starts no run of a workflow");
+                passed_over.push(PassedOver { workflow: name, reason, run: None });
+                continue;
+            }
+        };
         let id = stamp.id("run");
         let first = workflow.steps.first().map(|step| step.id.clone()).unwrap_or_default();
         let fact = stamp.fact(
             "flows.run.created",
             &id,
             (RunDoc::KIND, &id),
-            json!({"workflow": name, "workflow_digest": digest, "source": source, "connector": args.connector, "event": args.event_name}),
+            json!({"workflow": name, "workflow_digest": digest, "source": source, "connector": args.connector, "event": args.event_name,
+                   "dry_run": args.dry_run}),
         );
         let mut run = RunDoc {
             id: id.clone(),
             workflow: name,
             workflow_digest: digest,
-            connectors: pins(view, &workflow).await?,
+            connectors: pins.connectors,
             status: Status::Running,
             outcome: None,
             step: first,
@@ -202,32 +272,59 @@ async fn start(view: &View, args: &Value, stamp: &Stamp) -> Result<Plan, Fault> 
             cost_micros: 0,
             error: None,
             replays: 0,
+            strand: None,
+            strands: Vec::new(),
+            halting: false,
+            alarm: None,
+            crashes: 0,
+            dry_run: args.dry_run,
+            rehearsed: Vec::new(),
+            workflows: pins.workflows,
         };
         begin(&mut plan, stamp, &mut run, false);
         plan.draft.put_new(&run).fact(fact);
         runs.push(id);
     }
-    match (runs.first(), passed_over) {
-        (Some(first), _) => {
-            plan.outcome = json!({"run": first, "runs": runs});
-            Ok(plan)
+    match (runs.first(), passed_over.last()) {
+        (Some(first), None) => plan.outcome = json!({"run": first, "runs": runs}),
+        (Some(first), Some(_)) => {
+            // Those that did not start are recorded beside those that did: somebody will ask where theirs is.
+            plan.draft.fact(ignored_fact(stamp, "some", &passed_over));
+            plan.outcome = json!({"run": first, "runs": runs, "passed_over": passed_over});
         }
-        (None, Some((reason, earlier))) => Ok(ignored(plan, stamp, reason, earlier)),
-        (None, None) => Ok(ignored(plan, stamp, "no_workflow", None)),
+        (None, Some(last)) => return Ok(ignored(plan, stamp, last.reason, &passed_over)),
+        (None, None) => return Ok(ignored(plan, stamp, "no_workflow", &[])),
     }
+    Ok(plan)
+}
+
+/// A workflow that an event did not start.
+#[derive(Debug, Clone, Serialize)]
+struct PassedOver {
+    workflow: String,
+    /// `no_match`, `duplicate`, `connector_unready`, `workflow_unready` or `workflow_retired`.
+    reason: &'static str,
+    /// The earlier run, of a duplicate.
+    run: Option<Id>,
 }
 
 /// An event that starts nothing is recorded all the same: somebody will ask where it went.
-fn ignored(mut plan: Plan, stamp: &Stamp, reason: &str, earlier: Option<Id>) -> Plan {
-    let tenant = stamp.ctx.tenant.id().clone();
-    plan.draft.fact(stamp.fact(
-        "flows.event.ignored",
-        &tenant,
-        ("access.tenant", &tenant),
-        json!({"reason": reason, "run": earlier}),
-    ));
-    plan.outcome = json!({"run": earlier, "runs": [], "ignored": reason});
+fn ignored(mut plan: Plan, stamp: &Stamp, reason: &str, passed_over: &[PassedOver]) -> Plan {
+    plan.draft.fact(ignored_fact(stamp, reason, passed_over));
+    let earlier = passed_over.iter().rev().find_map(|passed| passed.run.clone());
+    plan.outcome = json!({"run": earlier, "runs": [], "ignored": reason, "passed_over": passed_over});
     plan
+}
+
+fn ignored_fact(stamp: &Stamp, reason: &str, passed_over: &[PassedOver]) -> kernel::Fact {
+    let tenant = stamp.ctx.tenant.id();
+    let earlier = passed_over.iter().rev().find_map(|passed| passed.run.clone());
+    stamp.fact(
+        "flows.event.ignored",
+        tenant,
+        ("access.tenant", tenant),
+        json!({"reason": reason, "run": earlier, "passed_over": passed_over}),
+    )
 }
 
 async fn aim_run(view: &View, run: &str) -> Result<Target, Fault> {
@@ -241,6 +338,7 @@ async fn aim_run(view: &View, run: &str) -> Result<Target, Fault> {
 /// The verbs.
 pub fn verbs() -> Vec<Verb> {
     vec![
+        super::signal::verb(),
         Verb {
             act: "flows.run.start",
             summary: "Starts runs for an event, or a run by hand",
@@ -253,7 +351,7 @@ pub fn verbs() -> Vec<Verb> {
                 async move {
                     let args: StartArgs = act::parse(args)?;
                     let mut target = Target::of("access.tenant", ctx.tenant.id());
-                    target.attributes = json!({"workflow": args.workflow, "connector": args.connector, "event": args.event_name});
+                    target.attributes = json!({"workflow": args.workflow, "connector": args.connector, "event": args.event_name, "dry_run": args.dry_run});
                     Ok(target)
                 }
                 .boxed()
@@ -283,18 +381,38 @@ pub fn verbs() -> Vec<Verb> {
                         return Err(Fault::conflict("flows.run_state", message));
                     }
                     let mut run = stored.doc.clone();
+                    let strands = strand::cancelled(view, &run, stamp.at_ms).await?;
                     machine::finish(&mut run, Outcome::Cancelled, stamp.at_ms);
+                    let branches: Vec<&Id> = run.strands.iter().collect();
                     let mut fact = stamp.fact(
                         "flows.run.finished",
                         &run.id,
                         (RunDoc::KIND, &run.id),
-                        json!({"outcome": "cancelled"}),
+                        json!({"outcome": "cancelled", "strands": branches}),
                     );
                     fact.causes.push(run.last_fact.clone());
                     run.last_fact = fact.id.clone();
+                    run.strands.clear();
                     let mut plan =
                         Plan { draft: stamp.draft(), outcome: json!({"run": run.id, "status": run.status}) };
-                    plan.draft.put_if(&stored, &run).fact(fact);
+                    plan.draft.fact(fact);
+                    for (before, mut ended) in strands {
+                        if before.status != Status::Finished {
+                            let outcome = json!({"outcome": ended.outcome});
+                            let mut fact = stamp.fact(
+                                "flows.run.finished",
+                                &ended.id,
+                                (RunDoc::KIND, &ended.id),
+                                outcome,
+                            );
+                            fact.causes = vec![ended.last_fact.clone(), run.last_fact.clone()];
+                            ended.last_fact = fact.id.clone();
+                            plan.draft.fact(fact);
+                        }
+                        plan.draft.put_if(&before, &ended);
+                    }
+                    strand::tell(&mut plan.draft, stamp, &run);
+                    plan.draft.put_if(&stored, &run);
                     Ok(plan)
                 }
                 .boxed()
@@ -345,8 +463,17 @@ async fn replayed(
 ) -> Result<Plan, Fault> {
     let mut run = stored.doc.clone();
     if applied.is_some() && run.pending.is_none() {
-        return Err(Fault::conflict("flows.run_state", "no call of this run is in doubt"));
+        let message = "no call of this run is in doubt, so there is nothing to say `applied` about";
+        return Err(Fault::conflict("flows.run_state", message));
     }
+    if let Some(strand) = &run.strand {
+        let parent = view.get::<RunDoc>(&strand.parent).await?;
+        if parent.is_none_or(|parent| parent.status != Status::Waiting) {
+            let message = "the run that this branch is a part of does not wait for it any more";
+            return Err(Fault::conflict("flows.run_state", message));
+        }
+    }
+    run.crashes = 0;
     run.status = Status::Running;
     // `calls` goes on counting: it is part of keys that have been used.
     run.attempts = Attempts { calls: run.attempts.calls + 1, ..Attempts::default() };
@@ -386,10 +513,18 @@ async fn replayed(
     if run.status == Status::Finished {
         state("flows.run.finished", json!({"outcome": run.outcome, "waited_ms": run.waited_ms}), &mut run);
     }
-    plan.outcome = json!({"run": run.id, "status": run.status});
-    if then == machine::Then::GoOn {
-        begin(&mut plan, stamp, &mut run, false);
+    match run.strands.last() {
+        // It died while it waited for its strands: it waits for them again, and looks at them now.
+        Some(last) if then == machine::Then::GoOn => {
+            run.status = Status::Waiting;
+            let body = json!({"run": run.id, "strand": last});
+            plan.draft.job(stamp.id("job"), &JOIN, stamp.at_ms, false, &body);
+        }
+        _ if then == machine::Then::GoOn => begin(&mut plan, stamp, &mut run, false),
+        _ => {}
     }
+    plan.outcome = json!({"run": run.id, "status": run.status});
+    strand::tell(&mut plan.draft, stamp, &run);
     plan.draft.put_if(&stored, &run);
     Ok(plan)
 }

@@ -5,8 +5,9 @@
 //! take. All problems are reported at once.
 
 use super::model::{
-    ApprovalStep, DEAD, DEADLINE_MS_MAX, END, ModelStep, NAME_BYTES_MAX, NEEDS_HUMAN, RETRY_MAX, STEPS_MAX,
-    Step, StepKind, ToolStep, WAYS_MAX, Way, Workflow,
+    ApprovalStep, BRANCHES_MAX, DEAD, DEADLINE_MS_MAX, END, ModelStep, NAME_BYTES_MAX, NEEDS_HUMAN,
+    PARALLEL_DEPTH_MAX, ParallelStep, RETRY_MAX, STEPS_MAX, Step, StepKind, SubStep, ToolStep, WAIT_MS_MAX,
+    WAYS_MAX, WaitStep, Way, Workflow,
 };
 use super::parse::{Problem, cut};
 use super::record::workflow_id;
@@ -27,12 +28,16 @@ pub const PREVIEW_LINES_MAX: usize = 16;
 
 /// Everything that is wrong with a workflow, as far as can be known.
 pub fn problems(workflow: &Workflow, installed: &Installed<'_>) -> Vec<Problem> {
-    let mut check = Check { workflow, installed, earlier: BTreeSet::new(), problems: Vec::new() };
+    let mut check = Check {
+        workflow,
+        installed,
+        earlier: BTreeSet::new(),
+        ids: BTreeSet::new(),
+        depth: 0,
+        problems: Vec::new(),
+    };
     check.whole();
-    for (at, step) in workflow.steps.iter().enumerate() {
-        check.step(at, step);
-        check.earlier.insert(&step.id);
-    }
+    check.list(&workflow.steps);
     cut(check.problems)
 }
 
@@ -46,11 +51,16 @@ fn name_ok(name: &str) -> bool {
 struct Check<'a> {
     workflow: &'a Workflow,
     installed: &'a Installed<'a>,
+    /// Steps whose outputs can be there.
     earlier: BTreeSet<&'a str>,
+    /// Every id so far.
+    ids: BTreeSet<&'a str>,
+    /// How many parallel steps stand around this one.
+    depth: usize,
     problems: Vec<Problem>,
 }
 
-impl Check<'_> {
+impl<'a> Check<'a> {
     fn say(&mut self, place: &str, message: impl Into<String>) {
         self.problems.push(Problem::at(place, message));
     }
@@ -69,8 +79,8 @@ impl Check<'_> {
         if workflow.description.len() > 2_000 {
             self.say("description", "A description has at most 2000 bytes.");
         }
-        if workflow.steps.is_empty() || workflow.steps.len() > STEPS_MAX {
-            self.say("steps", format!("There are 1 to {STEPS_MAX} steps."));
+        if workflow.steps.is_empty() || workflow.all_steps().count() > STEPS_MAX {
+            self.say("steps", format!("There are 1 to {STEPS_MAX} steps, those of branches among them."));
         }
         if !(1..=DEADLINE_MS_MAX).contains(&workflow.limits.deadline_ms) {
             self.say("limits.deadline_ms", "A deadline is 1 ms to one day.");
@@ -135,12 +145,20 @@ impl Check<'_> {
         }
     }
 
-    fn step(&mut self, at: usize, step: &Step) {
+    /// The steps of the workflow, or of a branch.
+    fn list(&mut self, steps: &'a [Step]) {
+        for (at, step) in steps.iter().enumerate() {
+            self.step(steps, at, step);
+            self.earlier.insert(&step.id);
+        }
+    }
+
+    fn step(&mut self, list: &'a [Step], at: usize, step: &'a Step) {
         let place = format!("steps.{}", step.id);
         if !name_ok(&step.id) || [END, NEEDS_HUMAN, DEAD].contains(&step.id.as_str()) {
             self.say(&place, "An id is lower-case letters, digits and `_`, at most 48, and none of end, needs_human and dead.");
         }
-        if self.earlier.contains(step.id.as_str()) {
+        if !self.ids.insert(&step.id) {
             self.say(&place, "Another step has this id.");
         }
         if !(1..=DEADLINE_MS_MAX).contains(&step.deadline_ms) {
@@ -153,12 +171,12 @@ impl Check<'_> {
             self.condition(&place, "when", condition);
         }
         if let Some(next) = &step.next {
-            self.target(&place, at, "next", next, &[END, NEEDS_HUMAN]);
+            self.target(&place, (list, at), "next", next, &[END, NEEDS_HUMAN]);
         }
-        self.target(&place, at, "on_error", &step.on_error, &[END, NEEDS_HUMAN, DEAD]);
+        self.target(&place, (list, at), "on_error", &step.on_error, &[END, NEEDS_HUMAN, DEAD]);
         for (name, target) in [("on_denied", &step.on_denied), ("on_expired", &step.on_expired)] {
             if let Some(target) = target {
-                self.target(&place, at, name, target, &[END, NEEDS_HUMAN]);
+                self.target(&place, (list, at), name, target, &[END, NEEDS_HUMAN]);
             }
         }
         match &step.kind {
@@ -166,17 +184,88 @@ impl Check<'_> {
             StepKind::Model(model) => self.model(&place, model),
             StepKind::Approval(approval) => self.approval(&place, approval),
             StepKind::Transform(fields) => self.transform(&place, fields),
-            StepKind::Branch(ways) => self.branch(&place, at, step, ways),
+            StepKind::Branch(ways) => self.branch(&place, (list, at), step, ways),
+            StepKind::Wait(wait) => self.wait(&place, wait),
+            StepKind::Parallel(parallel) => self.parallel(&place, parallel),
+            StepKind::Workflow(sub) => self.sub(&place, sub),
         }
     }
 
-    /// A successor is a later step or one of the ends that are named.
-    fn target(&mut self, place: &str, at: usize, name: &str, target: &str, ends: &[&str]) {
+    fn wait(&mut self, place: &str, wait: &WaitStep) {
+        let ways = [wait.for_ms.is_some(), wait.until_ms.is_some(), wait.signal.is_some()];
+        if ways.iter().filter(|given| **given).count() != 1 {
+            self.say(place, "A wait has exactly one of for_ms, until_ms and signal.");
+        }
+        if wait.signal.is_some() != wait.timeout_ms.is_some() {
+            self.say(place, "A signal is waited for until timeout_ms has passed, and only a signal is.");
+        }
+        for (name, ms) in [("for_ms", wait.for_ms), ("timeout_ms", wait.timeout_ms)] {
+            if ms.is_some_and(|ms| !(1..=WAIT_MS_MAX).contains(&ms)) {
+                self.say(place, format!("{name} is 1 ms to thirty days."));
+            }
+        }
+        if wait.signal.as_ref().is_some_and(|signal| !name_ok(signal)) {
+            self.say(place, "A signal's name is lower-case letters, digits and `_`, at most 48.");
+        }
+        if let Some(source) = &wait.until_ms {
+            self.template(place, "until_ms", source);
+        }
+    }
+
+    fn parallel(&mut self, place: &str, parallel: &'a ParallelStep) {
+        if !(2..=BRANCHES_MAX).contains(&parallel.branches.len()) {
+            self.say(place, format!("A parallel step has 2 to {BRANCHES_MAX} branches."));
+        }
+        if self.depth >= PARALLEL_DEPTH_MAX {
+            return self.say(
+                place,
+                format!("Parallel steps stand in one another at most {PARALLEL_DEPTH_MAX} deep."),
+            );
+        }
+        self.depth += 1;
+        let before = self.earlier.clone();
+        let mut after = before.clone();
+        for (name, steps) in &parallel.branches {
+            if !name_ok(name) {
+                self.say(place, "A branch's name is lower-case letters, digits and `_`, at most 48.");
+            }
+            if steps.is_empty() {
+                self.say(place, format!("The branch {name} has no steps."));
+            }
+            // A branch sees what was there before, and not what happens beside it.
+            self.earlier.clone_from(&before);
+            self.list(steps);
+            after.append(&mut self.earlier);
+        }
+        self.earlier = after;
+        self.depth -= 1;
+    }
+
+    fn sub(&mut self, place: &str, sub: &SubStep) {
+        if workflow_id(&sub.name).is_none() {
+            self.say(place, "A workflow's name is lower-case letters, digits and `-`, at most 48.");
+        }
+        if sub.name == self.workflow.name {
+            self.say(place, "A workflow does not run itself.");
+        }
+        self.shape(place, "with", template::tree_shape(&Value::Object(sub.with.clone())));
+    }
+
+    /// A successor is a later step of the same list, or one of the ends that are named.
+    fn target(&mut self, place: &str, (list, at): (&[Step], usize), name: &str, target: &str, ends: &[&str]) {
         if ends.contains(&target) {
             return;
         }
-        match self.workflow.step(target) {
-            Some((later, _)) if later > at => {}
+        match list.iter().position(|step| step.id == target) {
+            Some(later) if later > at => {}
+            None if self.workflow.step(target).is_some() => {
+                self.say(
+                    place,
+                    format!(
+                        "{name} leads into or out of a branch, to {target}; a branch has ways of its own."
+                    ),
+                );
+            }
             Some(_) => self.say(place, format!("{name} leads back to {target}; ways lead forward only.")),
             None => self.say(
                 place,
@@ -326,7 +415,7 @@ impl Check<'_> {
         self.shape(place, "transform", template::tree_shape(&Value::Object(fields.clone())));
     }
 
-    fn branch(&mut self, place: &str, at: usize, step: &Step, ways: &[Way]) {
+    fn branch(&mut self, place: &str, at: (&[Step], usize), step: &Step, ways: &[Way]) {
         if step.next.is_some() {
             self.say(place, "A branch has ways and no `next`.");
         }
@@ -428,6 +517,13 @@ steps:
   - id: ask
     approval: {preview: {Group: "{{ steps.classify.group }}"}}
     on_denied: done
+  - id: both
+    parallel:
+      on_failure: cancel
+      branches:
+        one: [{id: first, wait: {for_ms: 1000}}, {id: second, transform: {id: "{{ steps.fetch.id }}"}}]
+        two: [{id: heard, wait: {signal: answered, timeout_ms: 1000}}]
+  - {id: more, workflow: {name: other, with: {id: "{{ steps.second.id }}"}}}
   - id: done
     when: "steps.ask is defined"
     transform: {run: "{{ run.id }}", text: "for {{ steps.classify.group }}"}
@@ -476,6 +572,20 @@ steps:
             (steps("  - {id: a, model: {pin: p, system: s, user: u, answer: {type: object}}}\n"), "pins.models has no p"),
             (steps("  - {id: a, model: {pin: p, system: s, user: u, answer: {$ref: x}}}\n"), "The schema of the answer"),
             (steps(&many), "more than 64 steps"),
+            (steps("  - {id: a, wait: {}}\n"), "exactly one of for_ms"),
+            (steps("  - {id: a, wait: {for_ms: 1, signal: s, timeout_ms: 1}}\n"), "exactly one of for_ms"),
+            (steps("  - {id: a, wait: {signal: s}}\n"), "until timeout_ms"),
+            (steps("  - {id: a, wait: {for_ms: 1, timeout_ms: 1}}\n"), "until timeout_ms"),
+            (steps("  - {id: a, wait: {for_ms: 2592000001}}\n"), "thirty days"),
+            (steps("  - {id: a, wait: {signal: No, timeout_ms: 1}}\n"), "A signal's name"),
+            (steps("  - {id: a, wait: {until_ms: '{{ steps.b.v }}'}}\n"), "no earlier step"),
+            (steps("  - {id: a, parallel: {branches: {b: [{id: c, transform: {v: 1}}]}}}\n"), "2 to 8 branches"),
+            (steps("  - {id: a, parallel: {branches: {b: [{id: c, transform: {v: 1}}], d: []}}}\n"), "has no steps"),
+            (steps("  - {id: a, parallel: {branches: {b: [{id: c, transform: {v: 1}}], d: [{id: c, transform: {v: 1}}]}}}\n"), "Another step has this id"),
+            (steps("  - {id: a, parallel: {branches: {b: [{id: c, transform: {v: 1}}], d: [{id: e, transform: {v: '{{ steps.c.v }}'}}]}}}\n"), "no earlier step"),
+            (steps("  - {id: a, parallel: {branches: {b: [{id: c, transform: {v: 1}, next: f}], d: [{id: e, transform: {v: 1}}]}}}\n  - {id: f, transform: {v: 1}}\n"), "out of a branch"),
+            (steps("  - {id: a, workflow: {name: x}}\n"), "does not run itself"),
+            (steps("  - {id: a, workflow: {name: 'X Y'}}\n"), "A workflow's name"),
             ("name: x\nsteps: []\n".into(), "1 to 64 steps"),
             ("name: x\n".into(), "no list of steps"),
             ("name: X Y\nsteps: [{id: a, transform: {v: 1}}]\n".into(), "A name is"),

@@ -13,6 +13,14 @@ pub const WAYS_MAX: usize = 16;
 pub const NAME_BYTES_MAX: usize = 48;
 /// Longest deadline of a step or run: a day. Waiting for people does not count.
 pub const DEADLINE_MS_MAX: i64 = 86_400_000;
+/// Longest wait for a time or a signal: thirty days.
+pub const WAIT_MS_MAX: i64 = 30 * 86_400_000;
+/// Most branches of a parallel step.
+pub const BRANCHES_MAX: usize = 8;
+/// How deep parallel steps may stand in one another.
+pub const PARALLEL_DEPTH_MAX: usize = 2;
+/// How deep runs may stand in one another, over branches and sub-workflows.
+pub const STRAND_DEPTH_MAX: u32 = 4;
 /// Most attempts of one kind.
 pub const RETRY_MAX: u32 = 12;
 /// Deadline of a step that says nothing.
@@ -193,6 +201,12 @@ pub struct Step {
 /// What a step does.
 #[derive(Debug, Clone, PartialEq)]
 pub enum StepKind {
+    /// Waits for a time, or for a signal.
+    Wait(WaitStep),
+    /// Takes several ways at once and goes on when all have ended.
+    Parallel(ParallelStep),
+    /// Runs another workflow and goes on when it has ended.
+    Workflow(SubStep),
     /// Calls an action of a connector.
     Tool(ToolStep),
     /// Asks a model.
@@ -214,8 +228,69 @@ impl StepKind {
             StepKind::Approval(_) => "approval",
             StepKind::Transform(_) => "transform",
             StepKind::Branch(_) => "branch",
+            StepKind::Wait(_) => "wait",
+            StepKind::Parallel(_) => "parallel",
+            StepKind::Workflow(_) => "workflow",
         }
     }
+}
+
+/// A durable wait: exactly one of `for_ms`, `until_ms` and `signal`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WaitStep {
+    /// So long, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub for_ms: Option<i64>,
+    /// Until this time, milliseconds UTC: a template that comes to a whole number. A time that has passed is no wait.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until_ms: Option<String>,
+    /// Until this signal is given to the run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<String>,
+    /// How long a signal is waited for, in milliseconds; then `on_expired` follows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<i64>,
+}
+
+/// Ways that are taken at once.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ParallelStep {
+    /// What the end of one way that did not reach its own end means for the others.
+    #[serde(default, skip_serializing_if = "OnFailure::is_default")]
+    pub on_failure: OnFailure,
+    /// Name of each way and its steps, in order.
+    pub branches: BTreeMap<String, Vec<Step>>,
+}
+
+/// What becomes of the other branches when one was denied, expired, cancelled or left to people. A branch among the dead
+/// letters has not ended: it waits for an operator, and so does the step.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnFailure {
+    /// They go on to their own ends.
+    #[default]
+    Wait,
+    /// They are cancelled: those that wait at once, those that work at their next step, never in the middle of a call.
+    Cancel,
+}
+
+impl OnFailure {
+    fn is_default(&self) -> bool {
+        *self == OnFailure::default()
+    }
+}
+
+/// Another workflow as a step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SubStep {
+    /// Its name. The version is pinned when the outermost run starts.
+    pub name: String,
+    /// What it is given as `event`: values, texts are templates.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub with: Map<String, Value>,
 }
 
 /// A call of a connector's action.
@@ -321,7 +396,11 @@ pub struct Way {
     pub next: String,
 }
 
-/// A step as it is written: exactly one of the five kinds is given.
+/// The words for the kinds of steps.
+pub const KINDS: [&str; 8] =
+    ["tool", "model", "approval", "transform", "branch", "wait", "parallel", "workflow"];
+
+/// A step as it is written: exactly one of the kinds is given.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct StepForm {
@@ -338,6 +417,12 @@ struct StepForm {
     transform: Option<Map<String, Value>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     branch: Option<Vec<Way>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    wait: Option<WaitStep>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    parallel: Option<ParallelStep>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    workflow: Option<SubStep>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     next: Option<String>,
     #[serde(default, skip_serializing_if = "Retry::is_default")]
@@ -378,9 +463,12 @@ impl TryFrom<StepForm> for Step {
         kinds.extend(form.approval.map(StepKind::Approval));
         kinds.extend(form.transform.map(StepKind::Transform));
         kinds.extend(form.branch.map(StepKind::Branch));
+        kinds.extend(form.wait.map(StepKind::Wait));
+        kinds.extend(form.parallel.map(StepKind::Parallel));
+        kinds.extend(form.workflow.map(StepKind::Workflow));
         let kind = match (kinds.pop(), kinds.is_empty()) {
             (Some(kind), true) => kind,
-            _ => return Err("a step is exactly one of tool, model, approval, transform and branch".into()),
+            _ => return Err(format!("a step is exactly one of {}", KINDS.join(", "))),
         };
         Ok(Step {
             id: form.id,
@@ -406,6 +494,9 @@ impl From<Step> for StepForm {
             approval: None,
             transform: None,
             branch: None,
+            wait: None,
+            parallel: None,
+            workflow: None,
             next: step.next,
             retry: step.retry,
             deadline_ms: step.deadline_ms,
@@ -419,6 +510,9 @@ impl From<Step> for StepForm {
             StepKind::Approval(approval) => form.approval = Some(approval),
             StepKind::Transform(fields) => form.transform = Some(fields),
             StepKind::Branch(ways) => form.branch = Some(ways),
+            StepKind::Wait(wait) => form.wait = Some(wait),
+            StepKind::Parallel(parallel) => form.parallel = Some(parallel),
+            StepKind::Workflow(sub) => form.workflow = Some(sub),
         }
         form
     }
@@ -436,31 +530,64 @@ impl Workflow {
         Ok(sha256(&self.canonical()?))
     }
 
-    /// The step of that id, with its place.
+    /// The step of that id, wherever it stands, with its place in its own list.
     pub fn step(&self, id: &str) -> Option<(usize, &Step)> {
-        self.steps.iter().enumerate().find(|(_, step)| step.id == id)
+        self.list_of(id).and_then(|list| find(list, id))
     }
 
-    /// The ordinary successor of the step at `at`.
-    pub fn successor(&self, at: usize) -> &str {
-        match self.steps.get(at) {
-            Some(Step { next: Some(next), .. }) => next,
-            _ => self.steps.get(at + 1).map_or(END, |step| &step.id),
+    /// The list that the step of that id stands in: the workflow's own, or that of a branch.
+    pub fn list_of(&self, id: &str) -> Option<&[Step]> {
+        lists(&self.steps).find(|list| find(list, id).is_some())
+    }
+
+    /// The ordinary successor of a step: the next in its own list.
+    pub fn successor(&self, id: &str) -> &str {
+        match self.list_of(id).and_then(|list| Some((list, find(list, id)?))) {
+            Some((_, (_, Step { next: Some(next), .. }))) => next,
+            Some((list, (at, _))) => list.get(at + 1).map_or(END, |step| &step.id),
+            None => END,
         }
     }
 
-    /// Names of the connectors that its steps call, each once.
+    /// All its steps, those of branches behind the step they belong to.
+    pub fn all_steps(&self) -> impl Iterator<Item = &Step> {
+        lists(&self.steps).flatten()
+    }
+
+    /// Names of the connectors that its own steps call, each once.
     pub fn connectors(&self) -> Vec<&str> {
-        let mut names: Vec<&str> = self
-            .steps
-            .iter()
-            .filter_map(|step| match &step.kind {
-                StepKind::Tool(tool) => Some(tool.connector.as_str()),
-                _ => None,
-            })
-            .collect();
+        let called = self.all_steps().filter_map(|step| match &step.kind {
+            StepKind::Tool(tool) => Some(tool.connector.as_str()),
+            _ => None,
+        });
+        let mut names: Vec<&str> = called.collect();
         names.sort_unstable();
         names.dedup();
         names
     }
+
+    /// Names of the workflows that its steps run, each once.
+    pub fn workflows(&self) -> Vec<&str> {
+        let run = self.all_steps().filter_map(|step| match &step.kind {
+            StepKind::Workflow(sub) => Some(sub.name.as_str()),
+            _ => None,
+        });
+        let mut names: Vec<&str> = run.collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+}
+
+fn find<'s>(list: &'s [Step], id: &str) -> Option<(usize, &'s Step)> {
+    list.iter().enumerate().find(|(_, step)| step.id == id)
+}
+
+/// A list of steps, and those of the branches in it. As deep as the text that was read, which has a bound.
+fn lists(steps: &[Step]) -> Box<dyn Iterator<Item = &[Step]> + '_> {
+    let inner = steps.iter().filter_map(|step| match &step.kind {
+        StepKind::Parallel(parallel) => Some(parallel.branches.values().flat_map(|branch| lists(branch))),
+        _ => None,
+    });
+    Box::new(std::iter::once(steps).chain(inner.flatten()))
 }

@@ -1,13 +1,14 @@
 //! Publishing and retiring workflows.
 
 use super::check;
-use super::parse;
+use super::parse::{self, Problem};
 use super::record::{
     Published, STARTS_MAX, Source, Starts, VERSIONS_MAX, VersionRow, source_id, starts_id, workflow_id,
 };
 use crate::connector::manifest::Manifest;
 use crate::connector::record::{Connector, Version, connector_id, version_id};
 use crate::connector::verbs::refused;
+use crate::run::verbs::WORKFLOWS_MAX;
 use crate::workflow::Workflow;
 use act::{Draw as _, Fault, Plan, Target, Verb};
 use futures::FutureExt as _;
@@ -15,7 +16,7 @@ use kernel::hex;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use store::{Document as _, Stored, View};
 
@@ -61,6 +62,39 @@ async fn manifests(view: &View, workflow: &Workflow) -> Result<BTreeMap<String, 
 async fn published(view: &View, name: &str) -> Result<Stored<Published>, Fault> {
     let missing = || Fault::not_found("workflow");
     view.get::<Published>(&workflow_id(name).ok_or_else(missing)?).await?.ok_or_else(missing)
+}
+
+/// What is wrong with the workflows that it runs: each has to be published, and none may lead back to it.
+async fn runs(view: &View, workflow: &Workflow) -> Result<Vec<Problem>, Fault> {
+    let mut problems = Vec::new();
+    let mut seen: BTreeSet<String> = BTreeSet::new();
+    let mut next: Vec<String> = workflow.workflows().into_iter().map(str::to_owned).collect();
+    while let Some(name) = next.pop() {
+        if name == workflow.name {
+            problems.push(Problem::at("steps", "A workflow that it runs leads back to it."));
+        }
+        if !seen.insert(name.clone()) || seen.len() > WORKFLOWS_MAX {
+            continue;
+        }
+        let found = match workflow_id(&name) {
+            Some(id) => view.get::<Published>(&id).await?.filter(|doc| doc.retired_at_ms.is_none()),
+            None => None,
+        };
+        let Some(found) = found else {
+            problems.push(Problem::at("steps", format!("No workflow {name} is published.")));
+            continue;
+        };
+        if let Some(source) = source_id(&found.digest)
+            && let Some(source) = view.peek::<Source>(&source).await?
+            && let Ok(inner) = parse::parse(&source.text)
+        {
+            next.extend(inner.workflows().into_iter().map(str::to_owned));
+        }
+    }
+    if seen.len() > WORKFLOWS_MAX {
+        problems.push(Problem::at("steps", format!("It runs more than {WORKFLOWS_MAX} other workflows.")));
+    }
+    Ok(problems)
 }
 
 /// Takes a workflow out of what an event starts, or puts it in.
@@ -128,7 +162,8 @@ pub fn verbs() -> Vec<Verb> {
                     let workflow = parsed(&args.yaml)?;
                     let manifests = manifests(view, &workflow).await?;
                     let installed = manifests.iter().map(|(name, manifest)| (name.as_str(), manifest)).collect();
-                    let problems = check::problems(&workflow, &installed);
+                    let mut problems = check::problems(&workflow, &installed);
+                    problems.extend(runs(view, &workflow).await?);
                     if !problems.is_empty() {
                         return Err(refused("flows.workflow_invalid", &problems));
                     }

@@ -11,9 +11,9 @@ use hmac::{KeyInit as _, Mac as _};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-type Headers = Vec<(String, String)>;
+pub type Headers = Vec<(String, String)>;
 
-fn sign(secret: &str, id: &str, timestamp: i64, body: &str) -> Headers {
+pub fn sign(secret: &str, id: &str, timestamp: i64, body: &str) -> Headers {
     let key = BASE64.decode(secret.trim_start_matches("whsec_")).unwrap();
     let mut mac = hmac::Hmac::<sha2::Sha256>::new_from_slice(&key).unwrap();
     mac.update(format!("{id}.{timestamp}.{body}").as_bytes());
@@ -42,7 +42,7 @@ async fn receive(house: &House, hook: &str, headers: &Headers, body: &str) -> Re
     receive(&params, headers, body.as_bytes()).await
 }
 
-async fn deliver(house: &House, headers: &Headers, body: &str) -> Result<(Value, bool), Fault> {
+pub async fn deliver(house: &House, headers: &Headers, body: &str) -> Result<(Value, bool), Fault> {
     let delivery = receive(house, &hook(house).await, headers, body).await?;
     match house.harness.act(&delivery.ctx, delivery.act, delivery.args, Terms::default()).await? {
         Done::Outcome { value, replayed, held } => {
@@ -158,4 +158,52 @@ async fn a_removed_connector_takes_no_deliveries() {
     house.act(&admin, "flows.connector.remove", json!({"connector": "servicenow"})).await.unwrap();
     let fault = receive(&house, &own, &headers, &body).await.unwrap_err();
     assert_eq!(fault.class, Class::Unauthenticated);
+}
+
+#[tokio::test]
+async fn one_workflow_that_cannot_start_keeps_no_other_from_it() {
+    let desk = Desk::start().await;
+    let house = House::with(&desk, 4).await;
+    let other = "
+name: other
+trigger: {connector: servicenow, event: incident.created}
+steps:
+  - {id: get, tool: {connector: http, action: get, params: {path: things}}}
+";
+    house.publish(other).await.unwrap();
+    let picky = "
+name: picky
+trigger: {connector: servicenow, event: incident.created, match: \"event.number == 'INC1'\"}
+steps:
+  - {id: a, transform: {v: 1}}
+";
+    house.publish(picky).await.unwrap();
+    let admin = person(&house, "owner", &["tenant_admin"]);
+    house.act(&admin, "flows.connector.remove", json!({"connector": "http"})).await.unwrap();
+    let now_s = house.clock.now_ms() / 1000;
+    let body = event().to_string();
+    let (outcome, _) = deliver(&house, &sign(HOOK_SECRET, "msg_1", now_s, &body), &body).await.unwrap();
+    assert_eq!(outcome["runs"].as_array().unwrap().len(), 1, "{outcome}");
+    let why = |name: &str| {
+        let passed = outcome["passed_over"].as_array().unwrap();
+        passed.iter().find(|passed| passed["workflow"] == name).unwrap()["reason"].clone()
+    };
+    assert_eq!((why("other"), why("picky")), (json!("connector_unready"), json!("no_match")));
+    let facts = house.facts(house.tenant.id()).await;
+    let ignored = facts.iter().find(|fact| fact["kind"] == "flows.event.ignored").unwrap();
+    assert_eq!(ignored["outcome"]["passed_over"], outcome["passed_over"]);
+    // The same change comes again when the connector is back: only the run that is missing starts.
+    let install = json!({
+        "name": "http", "manifest": crate::house::contract("connectors/http.yaml"), "base_url": desk.url,
+        "user": "svc.writ", "password": "secret:desk",
+    });
+    house.act(&admin, "flows.connector.install", install).await.unwrap();
+    let (again, _) = deliver(&house, &sign(HOOK_SECRET, "msg_2", now_s, &body), &body).await.unwrap();
+    assert_eq!(again["runs"].as_array().unwrap().len(), 1, "{again}");
+    assert_ne!(again["run"], outcome["run"]);
+    // By hand there is one workflow, and whoever asks for it is told.
+    house.act(&admin, "flows.connector.remove", json!({"connector": "http"})).await.unwrap();
+    let start = json!({"workflow": "other", "event": {}});
+    let fault = house.act(&admin, "flows.run.start", start).await.unwrap_err();
+    assert_eq!(fault.code, "flows.connector_unready");
 }

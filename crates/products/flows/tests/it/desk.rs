@@ -13,7 +13,7 @@ pub const INCIDENT: &str = "00000000000000000000000000000001";
 pub const NETWORK: &str = "000000000000000000000000000000a1";
 
 /// What goes wrong with a request.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Fault {
     /// The connection closes and nothing has happened.
     DropBefore,
@@ -34,6 +34,8 @@ pub enum Fault {
 pub struct Seen {
     /// The incident.
     pub incident: serde_json::Map<String, Value>,
+    /// Further incidents, for those who look for what has changed.
+    pub others: Vec<Value>,
     /// Work notes, oldest first.
     pub notes: Vec<String>,
     /// Documents posted to `/things`.
@@ -132,6 +134,26 @@ fn reply(status: u16, headers: &str, body: &str) -> String {
     )
 }
 
+/// Incidents created or updated since a time, oldest first, fifty from an offset.
+fn changed(incidents: &[Value], query: &str) -> Value {
+    let query = query
+        .replace("%3E%3D", ">=")
+        .replace("%5E", "^")
+        .replace("%3A", ":")
+        .replace("%20", " ")
+        .replace("%3E", ">");
+    let field = if query.contains("sys_created_on>=") { "sys_created_on" } else { "sys_updated_on" };
+    let since = query.split(">=").nth(1).unwrap().get(..19).unwrap();
+    let offset = query.split("sysparm_offset=").nth(1).unwrap().split('&').next().unwrap().parse().unwrap();
+    let mut found: Vec<&Value> = incidents
+        .iter()
+        .filter(|incident| incident[field].as_str().unwrap() >= since)
+        .filter(|incident| field == "sys_created_on" || incident["sys_mod_count"] != "0")
+        .collect();
+    found.sort_by_key(|incident| incident[field].as_str().unwrap());
+    found.into_iter().skip(offset).take(50).cloned().collect()
+}
+
 fn answer(seen: &mut Seen, method: &str, path: &str, body: &[u8]) -> Option<String> {
     seen.requests.push(format!("{method} {path}"));
     let (route, query) = path.split_once('?').unwrap_or((path, ""));
@@ -149,6 +171,7 @@ fn answer(seen: &mut Seen, method: &str, path: &str, body: &[u8]) -> Option<Stri
     let incident = format!("/api/now/table/incident/{INCIDENT}");
     let result = match (method, route) {
         ("GET", route) if route == incident => Value::Object(seen.incident.clone()),
+        ("GET", "/api/now/table/incident") if query.contains("_on%3E%3D") => changed(&seen.others, query),
         ("GET", "/api/now/table/incident") => json!([seen.incident]),
         ("GET", "/api/now/table/sys_user_group") => {
             json!([{"sys_id": NETWORK, "name": "Network"}, {"sys_id": "0".repeat(30) + "b2", "name": "Mail"}])

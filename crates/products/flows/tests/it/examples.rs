@@ -136,6 +136,43 @@ fn schema_and_code_refuse_the_same_workflows() {
 }
 
 #[test]
+fn schema_and_code_refuse_the_same_waits_and_branches() {
+    let schema = published("workflow.schema.json");
+    let manifests = manifests();
+    let installed: check::Installed<'_> =
+        manifests.iter().map(|(name, manifest)| (name.as_str(), manifest)).collect();
+    let good = yaml::parse(&texts("workflows")["change-window"]).unwrap();
+    let branches = "/steps/0/parallel/branches";
+    for (pointer, to) in [
+        ("/steps/1/wait".to_owned(), json!({})),
+        ("/steps/1/wait".to_owned(), json!({"for_ms": 0})),
+        ("/steps/1/wait".to_owned(), json!({"for_ms": 1, "until_ms": "1"})),
+        ("/steps/1/wait".to_owned(), json!({"for_ms": 1, "timeout_ms": 1})),
+        ("/steps/2/wait/timeout_ms".to_owned(), Value::Null),
+        ("/steps/2/wait/timeout_ms".to_owned(), json!(2_592_000_001_i64)),
+        ("/steps/2/wait/signal".to_owned(), json!("Go")),
+        ("/steps/2/wait/for".to_owned(), json!(1)),
+        ("/steps/0/parallel/on_failure".to_owned(), json!("ignore")),
+        ("/steps/0/parallel/join".to_owned(), json!("any")),
+        (format!("{branches}/agree"), json!([])),
+        (format!("{branches}/agree"), Value::Null),
+        (format!("{branches}/A"), json!([{"id": "x", "transform": {"v": 1}}])),
+        (format!("{branches}/agree/0/approval/preview"), json!({})),
+        ("/steps/3/workflow/name".to_owned(), Value::Null),
+        ("/steps/3/workflow/name".to_owned(), json!("X Y")),
+        ("/steps/3/workflow/version".to_owned(), json!("1")),
+    ] {
+        let bad = changed(&good, &pointer, &to);
+        assert!(schema.validate(&bad).is_err(), "the schema takes {pointer} = {to}");
+        let refused = match parse::parse(&bad.to_string()) {
+            Ok(workflow) => !check::problems(&workflow, &installed).is_empty(),
+            Err(_) => true,
+        };
+        assert!(refused, "the code takes {pointer} = {to}");
+    }
+}
+
+#[test]
 fn schema_and_code_refuse_the_same_manifests() {
     let schema = published("connector.schema.json");
     let good = yaml::parse(&texts("connectors")["servicenow"]).unwrap();

@@ -8,7 +8,8 @@ use act::{Assurance, Clock as _, Ctx, Domain, Fault, Principal, PrincipalKind};
 use contracts::models::{ModelCall, ModelCalls, ModelReply};
 use custody::{Custody, Keyring};
 use egress::{Egress, EgressConfig};
-use flows::run::{RunDoc, STEP};
+use flows::connector::poll::POLL;
+use flows::run::{JOIN, RunDoc, STEP};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use governor::Governor;
@@ -29,7 +30,7 @@ use testkit::{SeededIds, VirtualClock};
 
 /// The signing secret of the hook.
 pub const HOOK_SECRET: &str = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
-static KINDS: &[&JobKind] = &[&STEP, &SETTLE];
+static KINDS: &[&JobKind] = &[&STEP, &JOIN, &POLL, &SETTLE];
 
 /// Answers of the model: scripted ones first, then the same for ever.
 pub struct Model {
@@ -303,15 +304,21 @@ impl House {
             self.queue.lock().unwrap().clear();
         }
         // A commit that was on its way is let through before anybody looks.
-        self.harness.store().jobs_claim(KINDS, 0).await.unwrap();
+        self.hints_drained().await;
         Some(!ended)
+    }
+
+    /// Waits until every commit that was answered has been hinted at. The hint of a commit may come after its answer, but
+    /// comes before the writer looks at its next request; this is one.
+    pub async fn hints_drained(&self) {
+        self.harness.store().jobs_claim(KINDS, 0).await.unwrap();
     }
 
     /// Moves time to the next job of a run, if there is one.
     pub async fn wait(&self) -> bool {
         let jobs = self.harness.store().jobs(&self.tenant, 200).await.unwrap();
         let due =
-            jobs.iter().filter(|job| job.kind == STEP.name || job.starts > 0).map(|job| job.due_ms).min();
+            jobs.iter().filter(|job| job.kind != SETTLE.name || job.starts > 0).map(|job| job.due_ms).min();
         let Some(due_ms) = due else { return false };
         self.clock.advance_ms((due_ms - self.clock.now_ms()).max(0));
         true

@@ -84,7 +84,7 @@ struct Run {
 /// Every run of the workflow.
 async fn runs(stage: &Stage) -> Result<Vec<Run>, Failure> {
     let mut runs = Vec::new();
-    let mut query: Vec<(String, String)> = Vec::new();
+    let mut query = vec![("limit".to_owned(), "200".to_owned())];
     for _ in 0..PAGES_MAX {
         let page = stage.operator.client.call(Method::GET, "/v1/runs", &query, None, None).await?.body;
         for run in page["items"].as_array().ok_or(ClientError::Reply)? {
@@ -99,9 +99,9 @@ async fn runs(stage: &Stage) -> Result<Vec<Run>, Failure> {
                 });
             }
         }
-        let Some(next) = page["next"].as_object() else { return Ok(runs) };
-        let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        query = next.iter().map(|(name, value)| (name.clone(), text(value))).collect();
+        let Some(next) = page["next"].as_str() else { return Ok(runs) };
+        query.truncate(1);
+        query.push(("after".to_owned(), next.to_owned()));
     }
     Err(Failure::Other("there are more runs than the demo counts".into()))
 }

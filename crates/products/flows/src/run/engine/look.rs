@@ -79,7 +79,7 @@ impl Engine {
         run = self.fresh(bench).await?.doc;
         let params = params.as_object().cloned().unwrap_or_default();
         let (heard, _) =
-            self.wire(bench, version, (looking, looking), (&params, &params), &pending.effect_key).await?;
+            self.wire(bench, version, (looking, looking), (&params, &params), pending.call()).await?;
         crash::point("tool.looked");
         let output = match heard {
             Heard::Done(output) => Value::Object(output),
@@ -153,8 +153,7 @@ impl Engine {
         let mut judge = reading.clone();
         judge.response.check.clone_from(&action.response.check);
         judge.response.extract.clone_from(&action.response.extract);
-        let key = &pending.effect_key;
-        match self.wire(bench, version, (reading, &judge), (&params, values.params), key).await? {
+        match self.wire(bench, version, (reading, &judge), (&params, values.params), pending.call()).await? {
             (Heard::Done(read), transcript) => {
                 output.extend(read);
                 self.heard(bench, run, pending, Some(action), (Heard::Done(output), transcript))

@@ -1,0 +1,643 @@
+//! Polling: asking a system what has changed, beside what it says by itself.
+//!
+//! Outgoing webhooks are best effort: a business rule that fails, a restart, a full queue, and the event is gone with
+//! nobody the wiser. So a connector may also be asked, every so often, for what has changed since the last time. Three
+//! things make that safe:
+//!
+//! - **Overlap.** Each look begins [`OVERLAP_MS`] before the last one began: clocks differ, and changes become visible
+//!   later than they say. What is seen twice is the same event.
+//! - **Identity.** An event is the same whichever way it came: the manifest says which values identify it (for ServiceNow
+//!   `sys_id` and `sys_mod_count`), and a run is started once for them. What was handed on lately is remembered, so that
+//!   the overlap does not fill the log with duplicates.
+//! - **Author.** A change made by the connector's own user is our own write-back, and starts nothing.
+//!
+//! A full page means that there is more: the next look goes on at the time of its last row, or behind it where all rows
+//! have one time. The place moves only when everything before it was handed on, so a process that dies asks again.
+
+use super::manifest::{Effect, Event, Manifest};
+use super::placeholder::{self, Values};
+use super::record::{Connector, Version, connector_id, version_id};
+use super::request;
+use crate::Deps;
+use crate::run::breaker::{Breaker, State, breaker_id};
+use crate::run::call::{self, Heard};
+use crate::template::whole_numbers;
+use act::{Assurance, Class, Ctx, Draw as _, Fault, Plan, Principal, PrincipalKind, Stamp, Target, Verb};
+use futures::FutureExt as _;
+use harness::{Done, Terms};
+use kernel::permit::JobKind;
+use kernel::{Id, Lease, TenantId, hex, sha256};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use store::{CommitError, Document, Stored, View};
+
+/// Shortest time between two looks, in milliseconds.
+pub const EVERY_MS_MIN: i64 = 10_000;
+/// Longest time between two looks.
+pub const EVERY_MS_MAX: i64 = 86_400_000;
+/// How far a look reaches behind the last one.
+pub const OVERLAP_MS: i64 = 300_000;
+/// Most rows of a page.
+pub const PAGE_MAX: usize = 200;
+/// Most pages of one event that one look reads.
+pub const PAGES_MAX: u32 = 10;
+/// Most events that are remembered as handed on, per kind of event.
+pub const SEEN_MAX: usize = 1_000;
+/// Longest wait after looks that failed, in times of the ordinary one.
+const BACKOFF_MAX: i64 = 8;
+
+/// Looks at a system once, and begins the next look.
+pub static POLL: JobKind = JobKind {
+    name: "flows.poll",
+    writes: &["flows.poll"],
+    facts: &["flows.poll.finished"],
+    lease_ms: 120_000,
+    starts_max: 1_000,
+};
+
+/// How a time is written for the other system.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TimeForm {
+    /// `2026-11-21 06:30:00`, UTC.
+    #[default]
+    UtcSeconds,
+    /// Milliseconds since 1970, UTC.
+    UnixMs,
+}
+
+/// How to look for events of a kind.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Poll {
+    /// A `READ` action of the same manifest, whose rows are in order of their time.
+    pub action: String,
+    /// Its parameters, by the placeholders `{since}` and `{offset}`.
+    pub params: Map<String, Value>,
+    /// Name of the output that holds the rows.
+    pub items: String,
+    /// Where in a row its time stands (RFC 6901).
+    pub at: String,
+    /// How times are written.
+    #[serde(default)]
+    pub time: TimeForm,
+    /// Rows of a full page.
+    pub page: usize,
+    /// The event that a row becomes, by placeholders of the row's members: of the shape that is delivered, so that both
+    /// ways are the same event.
+    pub event: Map<String, Value>,
+}
+
+impl Poll {
+    /// What is wrong with it.
+    pub fn problems(&self, manifest: &Manifest) -> Vec<String> {
+        let mut problems = Vec::new();
+        match manifest.action(&self.action) {
+            Some(action) if action.effect == Effect::Read => {
+                let takes = super::manifest::parameters(&action.params);
+                for name in self.params.keys().filter(|name| !takes.contains(name.as_str())) {
+                    problems.push(format!("poll gives {} the unknown parameter {name}.", self.action));
+                }
+                if !action.response.extract.contains_key(&self.items) {
+                    problems
+                        .push(format!("poll.items names {}, which the action does not give.", self.items));
+                }
+            }
+            _ => problems.push(format!("poll names {}, which is no action of class READ.", self.action)),
+        }
+        if !self.at.starts_with('/') {
+            problems.push("poll.at is a JSON pointer.".into());
+        }
+        if !(1..=PAGE_MAX).contains(&self.page) {
+            problems.push(format!("poll.page is 1 to {PAGE_MAX} rows."));
+        }
+        let known = |name: &String| name == "since" || name == "offset";
+        match placeholder::names(&Value::Object(self.params.clone())) {
+            Ok(names) if names.iter().all(known) && names.contains("since") => {}
+            Ok(_) => problems
+                .push("poll.params refers to {since}, may refer to {offset}, and to nothing else.".into()),
+            Err(error) => problems.push(format!("poll.params: {error}.")),
+        }
+        if let Err(error) = placeholder::names(&Value::Object(self.event.clone())) {
+            problems.push(format!("poll.event: {error}."));
+        }
+        problems
+    }
+}
+
+/// Where looking for a kind of event stands.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cursor {
+    /// From when to look, milliseconds UTC.
+    pub since_ms: i64,
+    /// Rows of that very time that have been handed on.
+    pub offset: u64,
+    /// Digests of the latest events that were handed on.
+    pub seen: VecDeque<String>,
+}
+
+/// Where polling a connector stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Polling {
+    /// `pol_<connector>`
+    pub id: Id,
+    /// The job of the next look; another one lets go.
+    pub job: Id,
+    /// By kind of event.
+    pub cursors: BTreeMap<String, Cursor>,
+    /// Looks in a row that failed.
+    pub failures: u32,
+    /// When the last look was made, milliseconds UTC.
+    pub looked_at_ms: Option<i64>,
+    /// Why the last look failed, if it did.
+    pub code: Option<String>,
+}
+
+impl Document for Polling {
+    const KIND: &'static str = "flows.poll";
+    fn id(&self) -> &Id {
+        &self.id
+    }
+}
+
+/// The id of a connector's polling.
+pub fn polling_id(connector: &str) -> Option<Id> {
+    connector_id(connector)?;
+    Id::parse(&format!("pol_{connector}")).ok()
+}
+
+/// Begins polling, anew or with another pace. The first look begins where things stand now.
+pub(super) async fn begin(
+    view: &View,
+    plan: &mut Plan,
+    stamp: &Stamp,
+    name: &str,
+    manifest: &Manifest,
+) -> Result<(), Fault> {
+    let missing = || Fault::invalid("request.invalid", "nothing of this connector can be polled");
+    let id = polling_id(name).ok_or_else(missing)?;
+    let stored = view.get::<Polling>(&id).await?;
+    let job = stamp.id("job");
+    let mut polling = match &stored {
+        Some(stored) => Polling { job: job.clone(), failures: 0, ..stored.doc.clone() },
+        None => Polling {
+            id,
+            job: job.clone(),
+            cursors: BTreeMap::new(),
+            failures: 0,
+            looked_at_ms: None,
+            code: None,
+        },
+    };
+    let polled: Vec<&String> =
+        manifest.events.iter().filter(|(_, event)| event.poll.is_some()).map(|(name, _)| name).collect();
+    if polled.is_empty() {
+        return Err(missing());
+    }
+    polling.cursors.retain(|name, _| polled.contains(&name));
+    for name in polled {
+        let fresh = Cursor { since_ms: stamp.at_ms, ..Cursor::default() };
+        polling.cursors.entry(name.clone()).or_insert(fresh);
+    }
+    plan.draft.job(job, &POLL, stamp.at_ms, false, &json!({"connector": name}));
+    match &stored {
+        Some(stored) => plan.draft.put_if(stored, &polling),
+        None => plan.draft.put_new(&polling),
+    };
+    Ok(())
+}
+
+/// Arguments of `flows.connector.poll`.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PollArgs {
+    /// The connector.
+    pub connector: String,
+}
+
+/// The verb by which policy is asked whether a connector may be looked at.
+pub fn verb() -> Verb {
+    Verb {
+        act: "flows.connector.poll",
+        summary: "Asks a connector for what has changed",
+        args: || schemars::schema_for!(PollArgs).into(),
+        writes: &[],
+        facts: &["flows.poll.asked"],
+        secret_args: &[],
+        on_closed: None,
+        aim: Arc::new(|view, args, _| {
+            async move {
+                let args: PollArgs = act::parse(args)?;
+                let missing = || Fault::not_found("connector");
+                let id = connector_id(&args.connector).ok_or_else(missing)?;
+                let connector = view.get::<Connector>(&id).await?.filter(|doc| doc.removed_at_ms.is_none());
+                let connector = connector.ok_or_else(missing)?;
+                let mut target = Target::of(Connector::KIND, &id);
+                target.attributes = json!({"connector": args.connector, "manifest": connector.manifest.0,
+                                           "base_url": connector.base_url});
+                target.preview = vec![("Connector".into(), args.connector)];
+                Ok(target)
+            }
+            .boxed()
+        }),
+        plan: Arc::new(|_, args, stamp| {
+            async move {
+                let args: PollArgs = act::parse(args)?;
+                let id = connector_id(&args.connector).ok_or_else(|| Fault::not_found("connector"))?;
+                let mut plan = Plan { draft: stamp.draft(), outcome: json!({}) };
+                plan.draft.fact(stamp.fact("flows.poll.asked", &id, (Connector::KIND, &id), json!({})));
+                Ok(plan)
+            }
+            .boxed()
+        }),
+    }
+}
+
+/// Looks at systems.
+pub struct Poller {
+    deps: Deps,
+}
+
+/// What a look came to.
+#[derive(Default)]
+struct Look {
+    rows: u64,
+    started: u64,
+    passed: u64,
+    /// Whether there is more to read at once.
+    more: bool,
+    /// When the other side asks to be asked again, in milliseconds.
+    retry_after_ms: Option<i64>,
+}
+
+/// Why a look ended early.
+struct Halt {
+    code: String,
+    retry_after_ms: Option<i64>,
+}
+
+impl From<Fault> for Halt {
+    fn from(fault: Fault) -> Halt {
+        Halt { code: fault.code, retry_after_ms: fault.retry_after_ms }
+    }
+}
+
+impl From<store::ReadError> for Halt {
+    fn from(error: store::ReadError) -> Halt {
+        Fault::from(error).into()
+    }
+}
+
+impl Poller {
+    /// A poller.
+    pub fn new(deps: Deps) -> Poller {
+        Poller { deps }
+    }
+
+    /// Carries out a `flows.poll` job.
+    pub async fn poll(&self, lease: Lease) {
+        let job = lease.id.clone();
+        if let Err(fault) = self.round(lease).await {
+            tracing::warn!(%job, %fault, "a connector could not be polled; its lease runs out and it is tried again");
+        }
+    }
+
+    async fn round(&self, lease: Lease) -> Result<(), Fault> {
+        let harness = &self.deps.harness;
+        let body: PollArgs = serde_json::from_slice(&lease.body).map_err(act::internal)?;
+        let name = body.connector;
+        let now_ms = harness.now_ms();
+        let view = harness.store().view(&lease.tenant, now_ms);
+        let (Some(id), Some(connector)) = (polling_id(&name), connector_id(&name)) else {
+            return Err(Fault::not_found("connector"));
+        };
+        let stored = view.get::<Polling>(&id).await?.ok_or_else(|| Fault::not_found("polling"))?;
+        let trace = harness.ids().id("trc", now_ms).to_string();
+        let ctx = harness.service("poll", &lease.tenant, Vec::new(), &trace);
+        let installed = view.peek::<Connector>(&connector).await?.filter(|doc| doc.removed_at_ms.is_none());
+        let every_ms = installed.as_ref().and_then(|doc| doc.poll_every_ms);
+        let (Some(installed), Some(every_ms), true) = (installed, every_ms, stored.job == lease.id) else {
+            return self
+                .conclude(lease, &stored, None, json!({"connector": name, "ended": true}), &ctx)
+                .await;
+        };
+        let mut polling = stored.doc.clone();
+        let mut look = Look::default();
+        let ended = self.look(&lease, &ctx, &installed, &mut polling, &mut look).await;
+        polling.looked_at_ms = Some(now_ms);
+        let wait_ms = match &ended {
+            Ok(()) => {
+                (polling.failures, polling.code) = (0, None);
+                if look.more { 1 } else { every_ms }
+            }
+            Err(halt) => {
+                polling.failures = polling.failures.saturating_add(1);
+                polling.code = Some(halt.code.clone());
+                let times = 1_i64 << polling.failures.min(8);
+                let asked_ms = halt.retry_after_ms.unwrap_or(0).clamp(0, crate::effect::RETRY_AFTER_MS_MAX);
+                every_ms.saturating_mul(times.min(BACKOFF_MAX)).max(asked_ms)
+            }
+        };
+        let outcome = json!({"connector": name, "rows": look.rows, "started": look.started, "passed_over": look.passed,
+                             "more": look.more, "code": polling.code});
+        let next = Some((polling, harness.now_ms().saturating_add(wait_ms)));
+        self.conclude(lease, &stored, next, outcome, &ctx).await
+    }
+
+    async fn conclude(
+        &self,
+        lease: Lease,
+        stored: &Stored<Polling>,
+        next: Option<(Polling, i64)>,
+        outcome: Value,
+        ctx: &Ctx,
+    ) -> Result<(), Fault> {
+        let stamp = self.deps.harness.stamp(ctx);
+        let mut draft = stamp.draft();
+        let name = outcome["connector"].clone();
+        draft.fact(stamp.fact("flows.poll.finished", &stored.id, (Polling::KIND, &stored.id), outcome));
+        if let Some((mut polling, at_ms)) = next {
+            polling.job = stamp.id("job");
+            draft.job(polling.job.clone(), &POLL, at_ms, false, &json!({"connector": name}));
+            draft.put_if(stored, &polling);
+        }
+        match self.deps.harness.conclude(lease, draft, Vec::new()).await {
+            // Somebody has begun polling anew meanwhile: it is theirs.
+            Ok(_) | Err(CommitError::Conflict { .. } | CommitError::Fenced) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn look(
+        &self,
+        lease: &Lease,
+        ctx: &Ctx,
+        connector: &Connector,
+        polling: &mut Polling,
+        look: &mut Look,
+    ) -> Result<(), Halt> {
+        let harness = &self.deps.harness;
+        let store = harness.store();
+        if let Some(row) = store.record(&lease.tenant, Breaker::KIND, &breaker_id(connector.name())?).await? {
+            let breaker = store::decode::<Breaker>(&row)?;
+            let left_ms = breaker.until_ms - harness.now_ms();
+            if breaker.state != State::Closed && left_ms > 0 {
+                return Err(Halt { code: "flows.breaker_open".into(), retry_after_ms: Some(left_ms) });
+            }
+        }
+        let args = serde_json::to_value(PollArgs { connector: connector.name().to_owned() })
+            .map_err(act::internal)?;
+        match harness.act(ctx, "flows.connector.poll", args, Terms::default()).await? {
+            Done::Outcome { .. } => {}
+            Done::Waiting { .. } => return Err(act::internal("policy wants people for a look").into()),
+        }
+        let missing = || Fault::not_found("connector");
+        let id = version_id(&connector.version).ok_or_else(missing)?;
+        let row = store.record(&lease.tenant, Version::KIND, &id).await?.ok_or_else(missing)?;
+        let version = store::decode::<Version>(&row)?.doc;
+        for (event_name, event) in &version.manifest.events {
+            let (Some(poll), Some(cursor)) = (&event.poll, polling.cursors.get_mut(event_name)) else {
+                continue;
+            };
+            let began_ms = harness.now_ms();
+            for page in 0..PAGES_MAX {
+                if !store.job_renew(lease).await.map_err(Fault::from)? {
+                    return Err(Halt { code: "store.fenced".into(), retry_after_ms: None });
+                }
+                let rows = self.rows(&lease.tenant, &version, poll, cursor).await?;
+                for row in &rows {
+                    look.rows += 1;
+                    self.hand_on(&lease.tenant, connector, (event_name, event), row, cursor, look).await?;
+                }
+                if rows.len() < poll.page {
+                    // All of it: the next look reaches back behind the beginning of this one.
+                    (cursor.since_ms, cursor.offset) = ((began_ms - OVERLAP_MS).max(0), 0);
+                    break;
+                }
+                let last_ms = rows.last().and_then(|row| time_of(row, poll));
+                match last_ms {
+                    Some(last_ms) if last_ms > cursor.since_ms => {
+                        (cursor.since_ms, cursor.offset) = (last_ms, 0)
+                    }
+                    _ => cursor.offset = cursor.offset.saturating_add(rows.len() as u64),
+                }
+                look.more |= page + 1 == PAGES_MAX;
+            }
+        }
+        Ok(())
+    }
+
+    async fn rows(
+        &self,
+        tenant: &TenantId,
+        version: &Version,
+        poll: &Poll,
+        cursor: &Cursor,
+    ) -> Result<Vec<Value>, Halt> {
+        let halt = |code: &str| Halt { code: code.to_owned(), retry_after_ms: None };
+        let action = version.manifest.action(&poll.action).ok_or_else(|| halt("flows.action_missing"))?;
+        let since = written(cursor.since_ms, poll.time);
+        let place = Map::from_iter([
+            ("since".to_owned(), since),
+            ("offset".to_owned(), cursor.offset.to_string().into()),
+        ]);
+        let filled =
+            placeholder::fill(&Value::Object(poll.params.clone()), Values { params: &place, marker: "" })
+                .map_err(|_| halt("flows.params_invalid"))?;
+        let params = filled.and_then(|params| params.as_object().cloned()).unwrap_or_default();
+        let prepared = request::prepare(&version.manifest, action, &version.base_url, &params, "", "")
+            .map_err(|_| halt("flows.params_invalid"))?;
+        let allow =
+            call::allowlist(version, &self.deps.private_hosts).ok_or_else(|| halt("flows.base_url"))?;
+        let credential = call::credential(&self.deps, tenant, version).await;
+        let egress = &self.deps.egress;
+        let (heard, _) = call::send(egress, allow, credential, action, &params, prepared, tenant).await;
+        match heard {
+            Heard::Done(output) => match output.get(&poll.items) {
+                Some(Value::Array(rows)) => Ok(rows.iter().take(PAGE_MAX).cloned().collect()),
+                _ => Err(halt("flows.reply_unreadable")),
+            },
+            Heard::Failed { code, retry_after_ms } => Err(Halt { code, retry_after_ms }),
+            Heard::Refused { code } | Heard::Unknown { code } => Err(Halt { code, retry_after_ms: None }),
+        }
+    }
+
+    /// Hands a row on as an event, unless that has been done.
+    async fn hand_on(
+        &self,
+        tenant: &TenantId,
+        connector: &Connector,
+        (event_name, event): (&str, &Event),
+        row: &Value,
+        cursor: &mut Cursor,
+        look: &mut Look,
+    ) -> Result<(), Halt> {
+        let (Some(poll), Some(members)) = (&event.poll, row.as_object()) else { return Ok(()) };
+        let filled =
+            placeholder::fill(&Value::Object(poll.event.clone()), Values { params: members, marker: "" });
+        let Ok(Some(body)) = filled else {
+            look.passed += 1;
+            return Ok(());
+        };
+        let body = whole_numbers(body);
+        let parts: Vec<String> = event
+            .identity
+            .iter()
+            .filter_map(|pointer| body.pointer(pointer))
+            .map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned))
+            .collect();
+        // Without an identity the whole event is its own.
+        let named = if parts.is_empty() { body.to_string() } else { parts.join("\0") };
+        let digest = hex::encode(&sha256(format!("{event_name}\0{named}").as_bytes()));
+        let key = digest.get(..32).unwrap_or(&digest).to_owned();
+        if cursor.seen.contains(&key) {
+            look.passed += 1;
+            return Ok(());
+        }
+        let ctx = self.ctx(tenant, connector, &key);
+        let args = json!({"connector": connector.name(), "event_name": event_name, "event": body});
+        match self.deps.harness.act(&ctx, "flows.run.start", args, Terms::default()).await {
+            Ok(Done::Outcome { value, held, .. }) => {
+                let started = value["runs"].as_array().map_or(0, Vec::len);
+                look.started += started as u64;
+                look.passed += u64::from(started == 0);
+                self.deps.harness.hand_over(held);
+            }
+            Ok(Done::Waiting { .. }) => look.passed += 1,
+            Err(fault) if fault.class.retryable() || fault.class == Class::Internal => {
+                return Err(fault.into());
+            }
+            Err(fault) => {
+                // Refused for good, and recorded where policy refused it: it is not asked for again.
+                tracing::warn!(connector = connector.name(), %fault, "a polled event was refused");
+                look.passed += 1;
+            }
+        }
+        cursor.seen.push_back(key);
+        while cursor.seen.len() > SEEN_MAX {
+            cursor.seen.pop_front();
+        }
+        Ok(())
+    }
+
+    /// A polled event acts as the connector's integration, like a delivered one.
+    fn ctx(&self, tenant: &TenantId, connector: &Connector, key: &str) -> Ctx {
+        let harness = &self.deps.harness;
+        let now_ms = harness.now_ms();
+        Ctx {
+            tenant: tenant.clone(),
+            principal: Principal {
+                id: harness::service_id(&format!("hook-{}", connector.name())),
+                kind: PrincipalKind::Integration,
+                roles: vec!["integration".into()],
+                home: tenant.clone(),
+            },
+            on_behalf_of: Vec::new(),
+            assurance: Assurance { method: "poll".into(), level: 0, at_ms: now_ms },
+            trace: harness.ids().id("trc", now_ms).to_string(),
+            idempotency_key: Some(format!("poll:{key}")),
+            requested_at_ms: now_ms,
+        }
+    }
+}
+
+const DAY_S: i64 = 86_400;
+
+/// A time as the other system reads it.
+pub fn written(at_ms: i64, form: TimeForm) -> Value {
+    match form {
+        TimeForm::UnixMs => at_ms.to_string().into(),
+        TimeForm::UtcSeconds => {
+            let seconds = at_ms.div_euclid(1000);
+            let (days, left) = (seconds.div_euclid(DAY_S), seconds.rem_euclid(DAY_S));
+            let (year, month, day) = civil(days);
+            format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}", left / 3600, left / 60 % 60, left % 60)
+                .into()
+        }
+    }
+}
+
+/// The time of a row, in milliseconds UTC.
+fn time_of(row: &Value, poll: &Poll) -> Option<i64> {
+    let value = row.pointer(&poll.at)?;
+    let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    match poll.time {
+        TimeForm::UnixMs => text.parse().ok(),
+        TimeForm::UtcSeconds => {
+            let field = |range: std::ops::Range<usize>| text.get(range)?.parse::<i64>().ok();
+            let (year, month, day) = (field(0..4)?, field(5..7)?, field(8..10)?);
+            let (hour, minute, second) = (field(11..13)?, field(14..16)?, field(17..19)?);
+            let fits = (1..=12).contains(&month)
+                && (1..=31).contains(&day)
+                && hour < 24
+                && minute < 60
+                && second < 61;
+            fits.then(|| (days(year, month, day) * DAY_S + hour * 3600 + minute * 60 + second) * 1000)
+        }
+    }
+}
+
+/// Days since 1970-01-01 as a date of the Gregorian calendar: years are counted from March, so that leap days come last.
+fn civil(days: i64) -> (i64, i64, i64) {
+    let shifted = days + 719_468;
+    let (era, of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
+    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let from_march = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * from_march + 2) / 5 + 1;
+    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
+    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
+}
+
+/// A date as days since 1970-01-01.
+fn days(year: i64, month: i64, day: i64) -> i64 {
+    let year = if month <= 2 { year - 1 } else { year };
+    let (era, of_era) = (year.div_euclid(400), year.rem_euclid(400));
+    let of_year = (153 * (if month > 2 { month - 3 } else { month + 9 }) + 2) / 5 + day - 1;
+    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_written_and_read() {
+        let poll = |time| Poll {
+            action: "a".into(),
+            params: Map::new(),
+            items: "i".into(),
+            at: "/t".into(),
+            time,
+            page: 1,
+            event: Map::new(),
+        };
+        for (at_ms, text) in [
+            (0, "1970-01-01 00:00:00"),
+            (951_782_400_000, "2000-02-29 00:00:00"),
+            (1_795_242_685_000, "2026-11-21 06:31:25"),
+            (4_107_542_399_000, "2100-02-28 23:59:59"),
+            (4_107_542_400_000, "2100-03-01 00:00:00"),
+        ] {
+            assert_eq!(written(at_ms, TimeForm::UtcSeconds), text);
+            assert_eq!(time_of(&json!({"t": text}), &poll(TimeForm::UtcSeconds)), Some(at_ms), "{text}");
+            assert_eq!(time_of(&json!({"t": at_ms}), &poll(TimeForm::UnixMs)), Some(at_ms));
+        }
+        for day in (-800_000..800_000).step_by(97) {
+            let (year, month, of_month) = civil(day);
+            assert_eq!(days(year, month, of_month), day);
+        }
+        for bad in [
+            json!({}),
+            json!({"t": ""}),
+            json!({"t": "2026-13-01 00:00:00"}),
+            json!({"t": "tomorrow, perhaps"}),
+            json!({"t": "2026-é1-01 00:00:00"}),
+        ] {
+            assert_eq!(time_of(&bad, &poll(TimeForm::UtcSeconds)), None, "{bad}");
+        }
+    }
+}

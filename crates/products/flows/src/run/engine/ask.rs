@@ -1,0 +1,116 @@
+//! Asking a model: what it is asked follows from the workflow and the run, and its answer is the step's output.
+
+use super::*;
+
+impl Engine {
+    /// Asks the model of a step.
+    pub(super) async fn model(
+        &self,
+        bench: &Bench<'_>,
+        mut run: RunDoc,
+        model: &ModelStep,
+        scope: &Scope,
+    ) -> Result<Move, Stop> {
+        let Some(pin) = bench.workflow.pins.models.get(&model.pin) else {
+            let then = machine::step_failed(&mut run, bench.step, "flows.pin_missing", bench.now_ms);
+            return Ok(Move::new(run, then, Vec::new()));
+        };
+        let rendered =
+            || -> Result<(String, String, Option<String>, BTreeMap<String, Vec<String>>), TemplateError> {
+                let mut allowed = BTreeMap::new();
+                for (field, list) in &model.allowed {
+                    let list = template::tree(list, scope)?;
+                    let texts = list
+                        .as_array()
+                        .into_iter()
+                        .flatten()
+                        .filter_map(Value::as_str)
+                        .map(str::to_owned)
+                        .collect();
+                    allowed.insert(field.clone(), texts);
+                }
+                let sensitivity =
+                    model.sensitivity.as_deref().map(|source| template::text(source, scope)).transpose()?;
+                Ok((
+                    template::text(&model.system, scope)?,
+                    template::text(&model.user, scope)?,
+                    sensitivity,
+                    allowed,
+                ))
+            };
+        let (system, user, sensitivity, allowed) = match rendered() {
+            Ok(rendered) => rendered,
+            Err(error) => return Ok(self.template_failed(bench, run, &error)),
+        };
+        let tries = run.attempts.external + run.attempts.engine;
+        let call = ModelCall {
+            key: format!("{}:{}:{tries}", run.id, bench.step.id),
+            run: run.root().clone(),
+            workflow: run.workflow.clone(),
+            pin: pin.model.clone(),
+            accepts: pin.accepts.clone(),
+            system,
+            user,
+            schema: model.answer.clone(),
+            allowed,
+            max_output_tokens: model.max_output_tokens,
+            sensitivity: sensitivity.unwrap_or_else(|| "internal".into()),
+            causes: vec![run.last_fact.clone()],
+        };
+        match self.while_leased(bench.lease, self.deps.models.model_call(bench.ctx, call)).await? {
+            Ok(reply) => {
+                run.cost_micros = run.cost_micros.saturating_add(reply.cost_micros);
+                run.last_fact = reply.fact;
+                let facts = vec![(
+                    "flows.step.finished",
+                    json!({
+                        "step": bench.step.id, "kind": "model", "model": reply.model, "cost_micros": reply.cost_micros,
+                        "output": digest(&reply.body),
+                    }),
+                )];
+                let then = machine::step_done(
+                    &mut run,
+                    bench.workflow,
+                    reply.body,
+                    None,
+                    self.deps.harness.now_ms(),
+                );
+                Ok(Move::new(run, then, facts))
+            }
+            Err(fault) => {
+                let code = fault.code.as_str();
+                let violates = code.starts_with("model.") && !code.starts_with("model.provider_");
+                let facts = vec![(
+                    "flows.step.retried",
+                    json!({"step": bench.step.id, "code": code, "side": "external"}),
+                )];
+                let then = match fault.class {
+                    Class::Denied | Class::StepUp | Class::NeedsApproval => {
+                        return self.decided_against(bench, run, Fault { class: Class::Denied, ..fault });
+                    }
+                    // An answer that breaks its contract gets one more try; then it is a matter for people.
+                    Class::Upstream if violates && run.attempts.external >= 1 => {
+                        run.error = Some(RunError {
+                            code: code.to_owned(),
+                            step: bench.step.id.clone(),
+                            at_ms: bench.now_ms,
+                        });
+                        machine::finish(&mut run, Outcome::NeedsHuman, bench.now_ms)
+                    }
+                    Class::Upstream => machine::external_failed(
+                        &mut run,
+                        bench.step,
+                        code,
+                        self.wait(fault.retry_after_ms),
+                        bench.now_ms,
+                    ),
+                    _ if fault.class.retryable() || fault.class == Class::Internal => {
+                        return Err(fault.into());
+                    }
+                    _ => machine::step_failed(&mut run, bench.step, code, bench.now_ms),
+                };
+                Ok(Move::new(run, then, if matches!(then, Then::At(_)) { facts } else { Vec::new() }))
+            }
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! What keeps runs from doing harm: breakers, budgets, the count of crashes, and dry runs.
+
+use crate::desk::{Desk, Fault, INCIDENT};
+use crate::house::{House, contract, person};
+use crate::looking::read;
+use crate::runs::event;
+use act::Clock as _;
+use flows::run::breaker::{FAILURES_MAX, OPEN_MS};
+use flows::run::{CRASHES_MAX, Outcome, STEP, Status};
+use kernel::Id;
+use serde_json::{Value, json};
+
+async fn reader(house: &House) {
+    let text = format!(
+        "
+name: reader
+steps:
+  - id: get
+    tool: {{connector: servicenow, action: incident.get, params: {{sys_id: '{INCIDENT}'}}}}
+    retry: {{external: 12}}
+    deadline_ms: 86400000
+"
+    );
+    house.publish(&text).await.unwrap();
+}
+
+async fn breaker(house: &House) -> Value {
+    read(house, "/v1/breakers/{connector}", &[("connector", "servicenow")]).await.unwrap()
+}
+
+/// Works until the breaker is in this state.
+async fn until(house: &House, state: &str) {
+    for _ in 0..50 {
+        house.work().await;
+        if breaker(house).await["state"] == state {
+            return;
+        }
+        assert!(house.wait().await, "it comes to rest without turning {state}");
+    }
+    panic!("it never turns {state}");
+}
+
+#[tokio::test]
+async fn a_system_that_is_down_is_left_alone_and_tried_by_one_run() {
+    let desk = Desk::start().await;
+    let house = House::with(&desk, 1).await;
+    reader(&house).await;
+    assert_eq!(breaker(&house).await["state"], "closed");
+    desk.look(|seen| seen.read_faults = vec![Fault::Status(503, None); 6].into());
+    let first = house.start("reader", json!({})).await;
+    until(&house, "open").await;
+    let asked = |desk: &Desk| desk.look(|seen| seen.requests.len());
+    assert_eq!(asked(&desk), usize::try_from(FAILURES_MAX).unwrap());
+    // While it is open nobody asks, and nobody loses an attempt by that.
+    let opened_ms = house.clock.now_ms();
+    let others = [house.start("reader", json!({})).await, house.start("reader", json!({})).await];
+    house.work().await;
+    house.clock.advance_ms(OPEN_MS - 1);
+    house.work().await;
+    assert_eq!(asked(&desk), usize::try_from(FAILURES_MAX).unwrap());
+    for id in &others {
+        let run = house.run(id).await;
+        assert_eq!((run.error.unwrap().code.as_str(), run.attempts.external), ("flows.breaker_open", 0));
+    }
+    // One run tries, the sixth failure: the breaker opens again, for longer.
+    until(&house, "half_open").await;
+    until(&house, "open").await;
+    assert_eq!(asked(&desk), usize::try_from(FAILURES_MAX).unwrap() + 1);
+    let shown = breaker(&house).await;
+    assert_eq!(shown["opens"], 2);
+    assert_eq!(shown["until_ms"].as_i64().unwrap() - shown["since_ms"].as_i64().unwrap(), 2 * OPEN_MS);
+    // The next one succeeds, and everybody goes on.
+    house.settle().await;
+    assert!(house.clock.now_ms() - opened_ms >= 3 * OPEN_MS);
+    assert_eq!(breaker(&house).await["state"], "closed");
+    for id in others.iter().chain([&first]) {
+        assert_eq!(house.run(id).await.outcome, Some(Outcome::Done));
+    }
+    let kinds = house.kinds(&Id::parse("brk_servicenow").unwrap()).await;
+    let turns: Vec<&str> = kinds.iter().map(|kind| kind.trim_start_matches("flows.breaker.")).collect();
+    assert_eq!(turns, ["opened", "probed", "opened", "probed", "closed"]);
+    let listed = read(&house, "/v1/breakers", &[]).await.unwrap();
+    assert_eq!(listed["items"][0]["connector"], "servicenow");
+}
+
+#[tokio::test]
+async fn an_operator_closes_a_breaker_and_a_system_that_says_no_opens_none() {
+    let desk = Desk::start().await;
+    let house = House::with(&desk, 2).await;
+    reader(&house).await;
+    let operator = person(&house, "ann", &["operator"]);
+    let close = json!({"connector": "servicenow"});
+    let fault = house.act(&operator, "flows.breaker.close", close.clone()).await.unwrap_err();
+    assert_eq!(fault.code, "request.state");
+    desk.look(|seen| seen.read_faults = vec![Fault::Status(503, None); 5].into());
+    let id = house.start("reader", json!({})).await;
+    until(&house, "open").await;
+    house.act(&operator, "flows.breaker.close", close.clone()).await.unwrap();
+    let other = house.start("reader", json!({})).await;
+    house.work().await;
+    assert_eq!(house.run(&other).await.outcome, Some(Outcome::Done));
+    // Whoever turns calls away is well: 429 and 401, however often.
+    desk.look(|seen| {
+        seen.read_faults = [Fault::Status(429, Some(1)), Fault::Status(401, None)].repeat(4).into()
+    });
+    house.settle().await;
+    assert_eq!(breaker(&house).await["state"], "closed");
+    assert_eq!(house.run(&id).await.outcome, Some(Outcome::Done));
+    // Nobody but this installation opens one, and nobody turns what is not there.
+    let open = json!({"connector": "servicenow", "to": "open", "run": id, "code": null});
+    assert_eq!(house.act(&operator, "flows.breaker.turn", open).await.unwrap_err().class, act::Class::Denied);
+    for connector in ["nope", "../x", ""] {
+        let fault =
+            house.act(&operator, "flows.breaker.close", json!({"connector": connector})).await.unwrap_err();
+        assert_eq!(fault.class, act::Class::NotFound, "{connector}");
+    }
+}
+
+#[tokio::test]
+async fn a_run_that_kills_its_workers_step_after_step_ends_among_the_dead() {
+    let house = House::empty(3).await;
+    let mut text = "name: long\nsteps:\n".to_owned();
+    for n in 0..40 {
+        text.push_str(&format!("  - {{id: s{n}, transform: {{v: {n}}}}}\n"));
+    }
+    house.publish(&text).await.unwrap();
+    let id = house.start("long", json!({})).await;
+    // Each process takes one step and dies in the next.
+    for _ in 0..CRASHES_MAX {
+        assert_eq!(house.work_killed(1, false, None).await, Some(true));
+        house.clock.advance_ms(STEP.lease_ms + 1);
+    }
+    house.settle().await;
+    let run = house.run(&id).await;
+    assert_eq!((run.status, run.error.unwrap().code.as_str()), (Status::Dead, "flows.poison"));
+    assert!(run.crashes >= CRASHES_MAX);
+    let facts = house.facts(&id).await;
+    assert!(facts.last().unwrap()["outcome"]["crashes"].as_u64().unwrap() >= u64::from(CRASHES_MAX));
+    // Replayed, it counts anew.
+    let operator = person(&house, "ann", &["operator"]);
+    house.act(&operator, "flows.run.replay", json!({"run": id})).await.unwrap();
+    house.settle().await;
+    assert_eq!(house.run(&id).await.outcome, Some(Outcome::Done));
+}
+
+#[tokio::test]
+async fn a_dry_run_shows_what_it_would_write_and_writes_nothing() {
+    let desk = Desk::start().await;
+    let house = House::with(&desk, 4).await;
+    let operator = person(&house, "ann", &["operator"]);
+    let start = async |dry: bool| {
+        let args = json!({"connector": "servicenow", "event_name": "incident.created", "event": event(), "dry_run": dry});
+        let done = house.act(&operator, "flows.run.start", args).await.unwrap();
+        let harness::Done::Outcome { value, held, .. } = done else { panic!("a start waits") };
+        house.queue.lock().unwrap().extend(held);
+        house.settle().await;
+        Id::parse(value["run"].as_str().unwrap()).unwrap()
+    };
+    let dry = start(true).await;
+    let run = house.run(&dry).await;
+    assert_eq!(
+        (run.outcome, desk.notes(), run.written_back_at_ms),
+        (Some(Outcome::Done), 0, None),
+        "{:?}",
+        run.error
+    );
+    assert!(desk.look(|seen| seen.requests.iter().all(|line| line.starts_with("GET "))));
+    let [write] = &run.rehearsed[..] else { panic!("{:?}", run.rehearsed) };
+    assert_eq!((write.method.as_str(), &write.policy["effect"]), ("PATCH", &json!("ALLOW")));
+    let body = write.body.clone().unwrap();
+    assert!(body["work_notes"].as_str().unwrap().starts_with("Routed to Network."), "{body}");
+    let kinds = house.kinds(&dry).await;
+    assert!(kinds.contains(&"flows.tool.rehearsed".to_owned()));
+    // The real one is no duplicate of it, and sends just what was shown.
+    let real = start(false).await;
+    assert_ne!(real, dry);
+    assert_eq!(desk.notes(), 1);
+    let noted = desk.look(|seen| seen.notes[0].clone());
+    let without_marker = |text: &str| text.split(" [ref:").next().unwrap().to_owned();
+    assert_eq!(without_marker(&noted), without_marker(body["work_notes"].as_str().unwrap()));
+    let shown = read(&house, "/v1/runs/{run}", &[("run", dry.as_str())]).await.unwrap();
+    assert_eq!(
+        (&shown["dry_run"], &shown["rehearsed"][0]["action"]),
+        (&json!(true), &json!("incident.update"))
+    );
+}
+
+#[tokio::test]
+async fn a_dry_run_asks_nobody_and_says_that_it_would_have() {
+    let desk = Desk::start().await;
+    let house = House::with(&desk, 5).await;
+    house.publish(&contract("workflows/incident-note.yaml")).await.unwrap();
+    let operator = person(&house, "ann", &["operator"]);
+    let args =
+        json!({"workflow": "incident-note", "event": {"number": "INC0010001", "note": "x"}, "dry_run": true});
+    let done = house.act(&operator, "flows.run.start", args).await.unwrap();
+    let harness::Done::Outcome { value, held, .. } = done else { panic!("a start waits") };
+    house.queue.lock().unwrap().extend(held);
+    house.settle().await;
+    let id = Id::parse(value["run"].as_str().unwrap()).unwrap();
+    let run = house.run(&id).await;
+    assert_eq!((run.outcome, desk.notes()), (Some(Outcome::Done), 0), "{:?}", run.error);
+    assert!(house.approvals_of(&id).await.is_empty());
+    assert_eq!(run.rehearsed[0].policy["effect"], "HITL");
+    assert_eq!(run.rehearsed[0].policy["approvals"], 1);
+    // What policy would refuse is refused here too.
+    let text = format!(
+        "name: bump\nsteps:\n  - id: write\n    tool:\n      connector: servicenow\n      action: incident.update\n      \
+         params: {{sys_id: '{INCIDENT}', work_note: x, impact: '1'}}\n"
+    );
+    house.publish(&text).await.unwrap();
+    let args = json!({"workflow": "bump", "event": {}, "dry_run": true});
+    let done = house.act(&operator, "flows.run.start", args).await.unwrap();
+    let harness::Done::Outcome { value, held, .. } = done else { panic!("a start waits") };
+    house.queue.lock().unwrap().extend(held);
+    house.settle().await;
+    let run = house.run(&Id::parse(value["run"].as_str().unwrap()).unwrap()).await;
+    assert_eq!((run.outcome, desk.notes()), (Some(Outcome::Denied), 0));
+}
