@@ -177,7 +177,7 @@ impl Domain {
         }
         for verb in &self.verbs {
             for written in verb.writes {
-                if !self.kinds.contains(written) {
+                if !self.kinds.contains(written) && !kernel::ledger::WRITES.contains(written) {
                     misfits.push(format!("{} writes {written}, which {} does not own", verb.act, self.name));
                 }
             }
@@ -191,7 +191,9 @@ impl Domain {
             }
         }
         for job in &self.jobs {
-            for name in job.kind.writes.iter().filter(|kind| !self.kinds.contains(kind)) {
+            let foreign =
+                |kind: &&&str| !self.kinds.contains(*kind) && !kernel::ledger::WRITES.contains(*kind);
+            for name in job.kind.writes.iter().filter(foreign) {
                 misfits
                     .push(format!("job {} writes {name}, which {} does not own", job.kind.name, self.name));
             }

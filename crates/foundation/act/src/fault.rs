@@ -18,6 +18,8 @@ pub const CODES: &[(&str, &str)] = &[
     ("store.failed", "storage cannot be read or written right now"),
     ("store.fenced", "a job's lease was lost to a later claim; its work belongs to somebody else now"),
     ("store.full", "there is no room left on the storage device"),
+    ("store.insufficient", "an account of the ledger has not enough left"),
+    ("store.ledger", "a transfer contradicts the ledger, or itself"),
     ("store.log", "the tenant's log is not in the state that the change needs"),
     ("store.outside_permit", "a change goes beyond what was permitted, or its permit is no longer valid"),
     ("store.overloaded", "too many changes of this tenant wait to be written"),
@@ -166,6 +168,8 @@ impl Coded for store::CommitError {
             E::Conflict { .. } => "store.contention",
             E::Fenced => "store.fenced",
             E::Permit(_) | E::OutsidePermit(_) => "store.outside_permit",
+            E::Insufficient { .. } => "store.insufficient",
+            E::Ledger(_) => "store.ledger",
             E::Log => "store.log",
             E::Leaf(_) => "store.fact_too_large",
             E::Overloaded => "store.overloaded",
@@ -177,6 +181,8 @@ impl Coded for store::CommitError {
         use store::CommitError as E;
         match self {
             E::Conflict { .. } | E::Fenced => Class::Contention,
+            E::Insufficient { .. } => Class::Denied,
+            E::Ledger(_) => Class::Conflict,
             E::Leaf(_) => Class::TooLarge,
             E::Overloaded | E::Full | E::Failed(_) => Class::Unavailable,
             E::Permit(_) | E::OutsidePermit(_) | E::Log => Class::Internal,

@@ -1,12 +1,13 @@
 //! The changeset: the one way to write.
 //!
 //! A [`Draft`] is what a planner decides: checks on everything it read, records to put or delete, jobs to enqueue,
-//! and at least one fact. A [`Changeset`] is a draft with an origin, and there are exactly four: under permits,
+//! money to move or to hold, and at least one fact. A [`Changeset`] is a draft with an origin, and there are exactly four: under permits,
 //! recording a refusal, continuing a leased job, and the genesis of an empty log. The store commits a changeset
 //! whole or not at all. There is no fifth way, so there is no write without somebody who answers for it.
 //!
 //! Limits are constants here, because both engines and every planner must agree on them.
 
+use crate::ledger::{AccountSpec, Transfer};
 use crate::permit::{Authority, JobKind, Lease, Permit, Refusal};
 use crate::{Digest, Fact, Id, TenantId};
 
@@ -82,6 +83,11 @@ pub enum Operation {
         /// The bytes.
         bytes: Vec<u8>,
     },
+    /// Opens an account of the ledger, or moves the bounds of one that is open. Comes before every transfer.
+    Account(AccountSpec),
+    /// Moves, holds, settles or voids, in the order in which they stand. An account that has not enough left stops the
+    /// whole changeset, so what belongs together is done together or not at all.
+    Transfer(Transfer),
 }
 
 /// Durable later work.
@@ -207,7 +213,9 @@ impl Changeset {
             Operation::Delete { .. }
             | Operation::Fence { .. }
             | Operation::JobCancel { .. }
-            | Operation::Blob { .. } => false,
+            | Operation::Blob { .. }
+            | Operation::Account(_)
+            | Operation::Transfer(_) => false,
         };
         if !draft.operations.iter().all(own) {
             return Err(ChangesetError::Overreach);
@@ -248,7 +256,9 @@ impl Changeset {
             Operation::Delete { .. }
             | Operation::Expect { .. }
             | Operation::Fence { .. }
-            | Operation::JobCancel { .. } => true,
+            | Operation::JobCancel { .. }
+            | Operation::Account(_)
+            | Operation::Transfer(_) => true,
         };
         let asides_fit = draft
             .facts

@@ -17,6 +17,7 @@
 //! | [`merkle`], [`note`] | RFC 6962 trees and proofs, C2SP signed notes and checkpoints |
 //! | [`verdict`] | what policy says, and how two verdicts merge |
 //! | [`permit`] | what the governor hands out, and that nobody else can |
+//! | [`ledger`] | what a transfer does to two accounts, and when it may not |
 //! | [`changeset`] | the one way to write |
 
 pub mod changeset;
@@ -25,6 +26,7 @@ pub mod fact;
 pub mod hex;
 pub mod id;
 pub mod json;
+pub mod ledger;
 pub mod merkle;
 pub mod note;
 pub mod permit;

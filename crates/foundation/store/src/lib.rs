@@ -14,12 +14,14 @@
 //!   it runs in [`Sequencing::Deferred`] mode, which exists so that nobody comes to rely on the former;
 //! - **published**: a signed checkpoint covers them.
 //!
-//! Writes without a fact are the store's own mechanics and a closed set: claim, renew, sequence, checkpoint, tile.
+//! Writes without a fact are the store's own mechanics and a closed set: claim, renew, sequence, checkpoint, tile, and
+//! letting go of holds whose time has run out.
 
 mod clock;
 pub mod crash;
 mod document;
 pub mod key;
+pub mod ledger;
 pub mod sqlite;
 mod view;
 
@@ -41,6 +43,8 @@ pub const LEAVES_MAX: usize = 10_000;
 pub const CLAIM_MAX: usize = 256;
 /// Most facts sequenced at once.
 pub const SEQUENCE_MAX: usize = 4_096;
+/// Most holds let go of at once.
+pub const EXPIRE_MAX: usize = 1_000;
 /// How long a due job of a kind that the claimer does not know is left alone.
 pub const UNKNOWN_KIND_PUT_OFF_MS: i64 = 60_000;
 
@@ -78,6 +82,16 @@ pub enum CommitError {
     /// There is no such tenant, or genesis was asked for a tenant whose log is not empty.
     #[error("the tenant's log is not in the state that the changeset needs")]
     Log,
+    /// An account has not enough left for what is to be moved or held, or no room for it. Nothing of the changeset was
+    /// done; others in the same group commit were not touched.
+    #[error("account {account} has not enough left")]
+    Insufficient {
+        /// The account.
+        account: Id,
+    },
+    /// The ledger does not do it: the transfer contradicts what stands there, or itself.
+    #[error("a transfer is refused: {0}")]
+    Ledger(kernel::ledger::Refused),
     /// A fact does not fit its format.
     #[error(transparent)]
     Leaf(#[from] kernel::fact::LeafError),
@@ -335,6 +349,37 @@ pub trait Engine: Send + Sync + 'static {
         &'a self,
         tenant: &'a TenantId,
     ) -> Pending<'a, Result<Option<CheckpointRow>, ReadError>>;
+    /// An account of the ledger with its balance.
+    fn account<'a>(
+        &'a self,
+        tenant: &'a TenantId,
+        account: &'a Id,
+    ) -> Pending<'a, Result<Option<kernel::ledger::Account>, ReadError>>;
+    /// A tenant's accounts after an id, in order of their ids; at most [`PAGE_MAX`].
+    fn accounts<'a>(
+        &'a self,
+        tenant: &'a TenantId,
+        after: Option<&'a Id>,
+        limit: usize,
+    ) -> Pending<'a, Result<Vec<kernel::ledger::Account>, ReadError>>;
+    /// A row of the ledger.
+    fn transfer<'a>(
+        &'a self,
+        tenant: &'a TenantId,
+        transfer: &'a Id,
+    ) -> Pending<'a, Result<Option<ledger::TransferRow>, ReadError>>;
+    /// An account and its rows before a number, newest first; at most [`PAGE_MAX`].
+    fn statement<'a>(
+        &'a self,
+        tenant: &'a TenantId,
+        account: &'a Id,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Pending<'a, Result<Option<ledger::Statement>, ReadError>>;
+    /// Lets go of holds, of any tenant, whose time has run out by the engine's clock, oldest first; returns how many, at
+    /// most [`EXPIRE_MAX`]. Each leaves a row [`kernel::ledger::Kind::Expired`]. Until then they count, and can be
+    /// settled in full.
+    fn holds_expire(&self, limit: usize) -> Pending<'_, Result<usize, CommitError>>;
     /// A counter that moves whenever facts were committed, and one that moves whenever jobs became due.
     fn hints(&self) -> Hints;
 }

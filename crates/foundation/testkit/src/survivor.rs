@@ -5,10 +5,13 @@
 //! commits numbered changesets from several tasks at once and prints each number as soon as its commit is acknowledged.
 //! The test kills it, at a named crash point or by signal, opens the folder itself and asks [`judge`].
 //!
-//! Every numbered changeset writes a record, an outcome, a job, a blob and a fact with an aside, so that a changeset
-//! torn in half is seen whichever half is missing.
+//! Every numbered changeset writes a record, an outcome, a job, a blob, a hold and a fact with an aside, so that a
+//! changeset torn in half is seen whichever half is missing. It also settles the hold that its task took before. The
+//! deaths leave holds that nobody will ever settle; their time has run out, and the judge demands that all of them are
+//! let go of and that debits are credits to the unit.
 
 use kernel::changeset::{Changeset, Draft, NewJob, Operation, Outcome, Put};
+use kernel::ledger::{AccountSpec, Exceed, Kind, Step, Transfer, WRITES_ACCOUNT, WRITES_TRANSFER};
 use kernel::permit::{Authority, Grant, JobKind, Mint};
 use kernel::{Digest, Fact, Id, TenantId, hex, merkle, sha256};
 use std::collections::BTreeSet;
@@ -26,6 +29,10 @@ pub const CHANGESETS_MAX: u64 = 20_000;
 const RECORD: &str = "test.numbered";
 const FACT: &str = "test.numbered.done";
 const STREAMS: u64 = 3;
+/// What each changeset holds.
+const HELD: i64 = 10;
+/// What it settles of the hold before.
+const SETTLED: i64 = 7;
 static LATER: JobKind =
     JobKind { name: "test.later", writes: &[], facts: &[FACT], lease_ms: 1_000, starts_max: 1 };
 
@@ -79,7 +86,40 @@ pub async fn prepare(store: &Store) -> Result<(), CommitError> {
     }
 }
 
-fn numbered(mint: &Mint, n: u64) -> Changeset {
+fn account(name: &str) -> AccountSpec {
+    AccountSpec {
+        id: Id::parse(&format!("acc_{name}")).expect("a well-formed id"),
+        code: "test.purse".into(),
+        unit: "USD".into(),
+        floor: None,
+        ceiling: None,
+        exceed: Exceed::Never,
+    }
+}
+
+/// The hold of changeset `n`, which has run out as soon as it is taken.
+fn hold(n: u64, now_ms: i64) -> Operation {
+    let step = Step::Hold {
+        debit: account("purse").id,
+        credit: account("shop").id,
+        amount: HELD,
+        expires_at_ms: now_ms,
+    };
+    Operation::Transfer(Transfer { id: id("xfr", n), reference: id("rec", n), step })
+}
+
+/// The settlement of the hold of changeset `n`.
+fn settlement(n: u64) -> Operation {
+    let step = Step::Settle { hold: id("xfr", n), amount: SETTLED };
+    Operation::Transfer(Transfer { id: settlement_id(n), reference: id("rec", n), step })
+}
+
+fn settlement_id(n: u64) -> Id {
+    Id::parse(&format!("xfr_{n}.s")).expect("a well-formed id")
+}
+
+/// Changeset `n`, which also settles the hold of changeset `before`.
+fn numbered(mint: &Mint, n: u64, before: Option<u64>) -> Changeset {
     let now_ms = SystemClock.now_ms();
     let body = body(n);
     let put = Put {
@@ -98,19 +138,23 @@ fn numbered(mint: &Mint, n: u64) -> Changeset {
         body: body.clone(),
     };
     let job = NewJob { id: id("job", n), kind: &LATER, ready_at_ms: i64::MAX, body: vec![], held: false };
-    let operations = vec![
+    let mut operations = vec![
         Operation::Put(put),
         Operation::Outcome(outcome),
         Operation::Job(job),
         Operation::Blob { digest: sha256(&body), bytes: body },
+        Operation::Account(account("purse")),
+        Operation::Account(account("shop")),
+        hold(n, now_ms),
     ];
+    operations.extend(before.map(settlement));
     let permit = mint.permit(Grant {
         tenant: tenant(),
         authority: authority(),
         args_digest: [0; 32],
         args_commitment: None,
         approvals: vec![],
-        writes: &[RECORD],
+        writes: &[RECORD, WRITES_ACCOUNT, WRITES_TRANSFER],
         facts: &[FACT],
         expires_at_ms: i64::MAX,
     });
@@ -136,13 +180,15 @@ pub async fn commit_on(
         let (store, mint, next) = (store.clone(), mint.clone(), next.clone());
         let acknowledged = acknowledged.clone();
         tasks.spawn(async move {
+            let mut before = None;
             loop {
                 let n = next.fetch_add(1, Ordering::Relaxed);
                 if n >= from + CHANGESETS_MAX {
                     return Ok(());
                 }
-                store.commit(numbered(&mint, n)).await?;
+                store.commit(numbered(&mint, n, before)).await?;
                 acknowledged(n);
+                before = Some(n);
                 if task == 0 {
                     store.sequence(5).await?;
                 }
@@ -217,16 +263,44 @@ pub async fn judge(store: &Store, acknowledged: &BTreeSet<u64>, seen: &[Seen]) -
         let parts = parts(store, &tenant, n).await;
         let whole = in_log.contains(&n);
         assert_eq!(
-            parts, [whole; 6],
-            "changeset {n} (record, index, unique, outcome, blob, aside) beside its fact"
+            parts, [whole; 7],
+            "changeset {n} (record, index, unique, outcome, blob, aside, hold) beside its fact"
         );
     }
+    ledger_judge(store, &tenant, &in_log).await;
     let jobs = store.jobs(&tenant, store::PAGE_MAX).await.expect("storage works");
     assert_eq!(jobs.len(), in_log.len().min(store::PAGE_MAX), "a job each");
     Found { numbers: in_log, head: Seen { size: head.size, root } }
 }
 
-async fn parts(store: &Store, tenant: &TenantId, n: u64) -> [bool; 6] {
+/// Every hold has ended, by a settlement or because its time ran out; the sums are those of the rows, and alike.
+async fn ledger_judge(store: &Store, tenant: &TenantId, numbers: &BTreeSet<u64>) {
+    while store.holds_expire(usize::MAX).await.expect("storage works") > 0 {}
+    let (mut settled, mut expired) = (0i64, 0i64);
+    for n in numbers {
+        let hold = id("xfr", *n);
+        let row = store.transfer(tenant, &settlement_id(*n)).await.expect("storage works");
+        settled +=
+            i64::from(row.is_some_and(|row| row.hold.as_ref() == Some(&hold) && row.amount == SETTLED));
+        let row = kernel::ledger::expiry_id(&hold).expect("the id of a transfer");
+        let row = store.transfer(tenant, &row).await.expect("storage works");
+        expired += i64::from(row.is_some_and(|row| row.hold == Some(hold) && row.kind == Kind::Expired));
+    }
+    assert_eq!(settled + expired, numbers.len() as i64, "a hold ends once, and none is lost for ever");
+    for name in ["purse", "shop"] {
+        let account = store.account(tenant, &account(name).id).await.expect("storage works");
+        let Some(account) = account else {
+            assert!(numbers.is_empty(), "{name} is there as soon as anything was held");
+            continue;
+        };
+        let b = account.balance;
+        let (out, into) = if name == "purse" { (settled * SETTLED, 0) } else { (0, settled * SETTLED) };
+        let found = [b.debits_posted, b.credits_posted, b.debits_pending, b.credits_pending];
+        assert_eq!(found, [out, into, 0, 0], "{name}: debits are credits, and nothing is held any more");
+    }
+}
+
+async fn parts(store: &Store, tenant: &TenantId, n: u64) -> [bool; 7] {
     let body = body(n);
     let record = store.record(tenant, RECORD, &id("rec", n)).await.expect("storage works");
     let range = store::Range::of("by_n", n.to_be_bytes().to_vec());
@@ -236,6 +310,7 @@ async fn parts(store: &Store, tenant: &TenantId, n: u64) -> [bool; 6] {
     let outcome = store.outcome(tenant, &principal, act, &key).await.expect("storage works");
     let blob = store.blob(tenant, &sha256(&body)).await.expect("storage works");
     let aside = store.aside(tenant, &id("fct", n)).await.expect("storage works");
+    let held = store.transfer(tenant, &id("xfr", n)).await.expect("storage works");
     [
         record.is_some_and(|row| row.body == body),
         listed.len() == 1,
@@ -243,5 +318,6 @@ async fn parts(store: &Store, tenant: &TenantId, n: u64) -> [bool; 6] {
         outcome.is_some_and(|(_, kept)| kept == body),
         blob.is_some_and(|bytes| bytes == body),
         aside.is_some_and(|aside| aside == n.to_string().into_bytes()),
+        held.is_some_and(|row| row.amount == HELD && row.kind == Kind::Held),
     ]
 }

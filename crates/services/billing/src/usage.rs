@@ -1,19 +1,22 @@
 //! Usage rows: measured once, rated once, never changed.
+//!
+//! A call is rated at the price that its hold was taken at ([`crate::spend::Terms`]), whatever book is in force by the
+//! time it ends. The same terms settled the holds, so the rows and the ledger agree to the millionth.
 
-use crate::price::{Tokens, book};
+use crate::price::{ModelPrice, Tokens};
+use crate::report;
 use act::{Auth, Call, Draw as _, Fault, Method, Param, Plan, Route, Target, Verb};
 use futures::FutureExt as _;
 use kernel::Id;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use store::key::Key;
-use store::{Document, PAGE_MAX, Range, View};
+use store::{Document, Range, View};
 
-/// Most rows that a report adds up.
-pub const REPORT_ROWS_MAX: usize = 20_000;
+/// Longest name of a ticket or project, in bytes.
+pub const NAME_BYTES_MAX: usize = 200;
 
 /// One rated call.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -24,14 +27,23 @@ pub struct UsageDoc {
     pub run: Id,
     /// The workflow of the run.
     pub workflow: String,
+    /// The project of the run, if it has one.
+    #[serde(default)]
+    pub project: Option<String>,
+    /// What the run was about, as its source names it.
+    #[serde(default)]
+    pub ticket: Option<String>,
     /// `provider/model`, as it was pinned.
     pub model: String,
     /// What was measured.
     pub tokens: Tokens,
-    /// Whether it could be measured. If not, only the price per call is in the cost, and somebody has to look at it.
+    /// Whether it could be measured. If not, nothing is in the cost, and somebody has to look at it.
     pub measured: bool,
     /// What it cost, in millionths of the currency.
     pub cost_micros: i64,
+    /// What was charged to budgets although nobody measured it: the most that the call can have cost.
+    #[serde(default)]
+    pub unmeasured_micros: i64,
     /// The price book that rated it.
     pub price_version: String,
     /// Its currency.
@@ -42,6 +54,7 @@ pub struct UsageDoc {
 
 impl Document for UsageDoc {
     const KIND: &'static str = "billing.usage";
+    const VERSION: u32 = 2;
     fn id(&self) -> &Id {
         &self.id
     }
@@ -50,6 +63,10 @@ impl Document for UsageDoc {
             ("run", Key::new().text(self.run.as_str()).integer(self.at_ms).bytes()),
             ("time", Key::new().integer(self.at_ms).bytes()),
         ]
+    }
+    fn upcast(version: u32, doc: Value) -> Option<Value> {
+        // Version 1 knew neither project nor ticket, and charged nothing that was not measured.
+        (version == 1).then_some(doc)
     }
 }
 
@@ -63,12 +80,37 @@ pub struct Record {
     pub run: String,
     /// The workflow of the run.
     pub workflow: String,
+    /// The project of the run.
+    #[serde(default)]
+    pub project: Option<String>,
+    /// What the run was about.
+    #[serde(default)]
+    pub ticket: Option<String>,
     /// `provider/model`.
     pub model: String,
     /// What was measured.
     pub tokens: Tokens,
     /// Whether it could be measured.
     pub measured: bool,
+    /// The price it was held at.
+    pub price: ModelPrice,
+    /// The version of the book that the price is from.
+    pub price_version: String,
+    /// Its currency.
+    pub currency: String,
+    /// What was charged to budgets although nobody measured it, in millionths.
+    #[serde(default)]
+    pub unmeasured_micros: i64,
+}
+
+/// A name that is short enough to be kept; what is longer is cut.
+fn name(text: Option<String>) -> Option<String> {
+    text.filter(|text| !text.is_empty()).map(|mut text| {
+        let end =
+            (0..=NAME_BYTES_MAX.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        text.truncate(end);
+        text
+    })
 }
 
 fn ids(args: &Record) -> Result<(Id, Id), Fault> {
@@ -100,8 +142,8 @@ pub fn verbs() -> Vec<Verb> {
             async move {
                 let args: Record = act::parse(args)?;
                 let (run, id) = ids(&args)?;
-                let book = book(view).await?;
-                let cost_micros = book.rate(&args.model, &args.tokens)?;
+                // What nobody measured is not a cost; what it may have been stands beside it.
+                let cost_micros = if args.measured { args.price.rate(&args.tokens)? } else { 0 };
                 if view.get::<UsageDoc>(&id).await?.is_some() {
                     return Err(Fault::conflict("request.state", "this call has been rated already"));
                 }
@@ -109,12 +151,15 @@ pub fn verbs() -> Vec<Verb> {
                     id: id.clone(),
                     run: run.clone(),
                     workflow: args.workflow,
+                    project: name(args.project),
+                    ticket: name(args.ticket),
                     model: args.model,
                     tokens: args.tokens,
                     measured: args.measured,
                     cost_micros,
-                    price_version: book.version,
-                    currency: book.currency,
+                    unmeasured_micros: args.unmeasured_micros,
+                    price_version: args.price_version,
+                    currency: args.currency,
                     at_ms: stamp.at_ms,
                 };
                 let outcome = json!({"usage": id, "cost_micros": cost_micros, "price_version": doc.price_version});
@@ -126,6 +171,7 @@ pub fn verbs() -> Vec<Verb> {
                     json!({
                         "model": doc.model, "cost_micros": cost_micros, "currency": doc.currency,
                         "price_version": doc.price_version, "measured": doc.measured,
+                        "unmeasured_micros": doc.unmeasured_micros,
                         "tokens": {"input": bounded(doc.tokens.input), "cached_input": bounded(doc.tokens.cached_input),
                                    "cache_write": bounded(doc.tokens.cache_write), "output": bounded(doc.tokens.output)},
                     }),
@@ -150,65 +196,36 @@ pub async fn run_cost(view: &View, run: &Id) -> Result<(i64, usize), store::Read
 
 fn shown(doc: &UsageDoc) -> Value {
     json!({
-        "id": doc.id, "run": doc.run, "workflow": doc.workflow, "model": doc.model, "tokens": doc.tokens,
-        "measured": doc.measured, "cost_micros": doc.cost_micros, "currency": doc.currency, "price_version": doc.price_version, "at_ms": doc.at_ms,
+        "id": doc.id, "run": doc.run, "workflow": doc.workflow, "project": doc.project, "ticket": doc.ticket,
+        "model": doc.model, "tokens": doc.tokens, "measured": doc.measured, "unmeasured_micros": doc.unmeasured_micros,
+        "cost_micros": doc.cost_micros, "currency": doc.currency, "price_version": doc.price_version, "at_ms": doc.at_ms,
     })
 }
 
-/// Adds up all rows by model and by workflow; `complete` says whether the report reached the end.
-async fn report(view: &View) -> Result<Value, Fault> {
-    #[derive(Default, Serialize)]
-    struct Sum {
-        calls: u64,
-        runs: usize,
-        cost_micros: i64,
-        input_tokens: u64,
-        output_tokens: u64,
-        cost_per_run_micros: i64,
+const REPORT: &[Param] = &[
+    Param { name: "by", summary: "ticket, run, model, workflow or project; without it workflow and model" },
+    Param { name: "from_ms", summary: "Only usage from this moment on, milliseconds UTC" },
+    Param { name: "to_ms", summary: "Only usage before this moment, milliseconds UTC" },
+];
+
+fn report_route(
+    path: &'static str,
+    operation: &'static str,
+    summary: &'static str,
+    shown: fn(&report::Report) -> Value,
+) -> Route {
+    Route {
+        method: Method::Get,
+        path,
+        operation,
+        summary,
+        auth: Auth::Principal,
+        call: Call::Query(
+            "billing.usage.read",
+            Arc::new(move |query| async move { Ok(shown(&report::report(&query).await?)) }.boxed()),
+        ),
+        query: REPORT,
     }
-    let mut sums: BTreeMap<(String, String), Sum> = BTreeMap::new();
-    let mut runs: std::collections::BTreeSet<(String, String, Id)> = Default::default();
-    let mut range = Range::of("time", Vec::new());
-    let mut rows = 0;
-    let complete = loop {
-        let found = view.list::<UsageDoc>(range.clone()).await?;
-        rows += found.len();
-        for row in &found {
-            let doc = &row.stored.doc;
-            let key = (doc.workflow.clone(), doc.model.clone());
-            runs.insert((key.0.clone(), key.1.clone(), doc.run.clone()));
-            let sum = sums.entry(key).or_default();
-            sum.calls += 1;
-            sum.cost_micros += doc.cost_micros;
-            sum.input_tokens += doc.tokens.input + doc.tokens.cached_input + doc.tokens.cache_write;
-            sum.output_tokens += doc.tokens.output;
-        }
-        match found.last() {
-            Some(last) if found.len() == PAGE_MAX => {
-                range.after = Some((last.key.clone(), last.stored.id.clone()))
-            }
-            _ => break true,
-        }
-        if rows >= REPORT_ROWS_MAX {
-            break false;
-        }
-    };
-    for (workflow, model, _) in runs {
-        if let Some(sum) = sums.get_mut(&(workflow, model)) {
-            sum.runs += 1;
-        }
-    }
-    let items: Vec<Value> = sums
-        .into_iter()
-        .map(|((workflow, model), mut sum)| {
-            sum.cost_per_run_micros = sum.cost_micros / i64::try_from(sum.runs.max(1)).unwrap_or(1);
-            let mut item = json!(sum);
-            item["workflow"] = json!(workflow);
-            item["model"] = json!(model);
-            item
-        })
-        .collect();
-    Ok(json!({"items": items, "rows": rows, "complete": complete}))
 }
 
 /// The routes.
@@ -236,17 +253,12 @@ pub fn routes() -> Vec<Route> {
             ),
             query: &[Param { name: "run", summary: "only calls of this run" }],
         },
-        Route {
-            method: Method::Get,
-            path: "/v1/costs",
-            operation: "cost_report",
-            summary: "Add up costs by workflow and model",
-            auth: Auth::Principal,
-            call: Call::Query(
-                "billing.usage.read",
-                Arc::new(|query| async move { report(query.view).await }.boxed()),
-            ),
-            query: &[],
-        },
+        report_route("/v1/costs", "cost_report", "Add up costs", report::Report::json),
+        report_route("/v1/costs/csv", "cost_csv", "Add up costs, as CSV", |report| {
+            Value::String(report.csv())
+        }),
+        report_route("/v1/costs/chart", "cost_chart", "Add up costs, as a page with a chart", |report| {
+            Value::String(report.html())
+        }),
     ]
 }

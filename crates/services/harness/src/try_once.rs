@@ -35,6 +35,10 @@ impl<E: Into<Fault>> From<E> for Failure {
 fn committed<T>(result: Result<T, CommitError>) -> Result<T, Failure> {
     result.map_err(|error| match error {
         CommitError::Conflict { .. } => Failure::Moved,
+        CommitError::Insufficient { account } => {
+            let details = json!({"account": account});
+            Failure::Final(Fault::from(CommitError::Insufficient { account }).with(details))
+        }
         other => {
             if let CommitError::OutsidePermit(what) = &other {
                 tracing::error!(what, "a verb writes or states what it does not declare");

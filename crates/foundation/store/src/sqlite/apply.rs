@@ -6,6 +6,7 @@
 
 use super::entries;
 use super::jobs;
+use super::ledger::{self, Staged};
 use super::log::{self, Log};
 use super::reads::{digest as read_digest, signed, tenant as read_tenant, unsigned};
 use crate::{CommitError, Committed, SEQUENCE_MAX};
@@ -65,6 +66,8 @@ pub(super) struct Checked {
     blobs: Vec<(Digest, Vec<u8>)>,
     leaves: Vec<Leaf>,
     completed: Option<Id>,
+    /// What changes in the ledger; most changesets have nothing to do with it.
+    ledger: Option<Box<Staged>>,
 }
 
 impl Checked {
@@ -238,6 +241,7 @@ pub(super) fn check(
         blobs: Vec::new(),
         leaves: Vec::with_capacity(draft.facts.len()),
         completed: scope.completed.as_ref().map(|(job, _)| job.clone()),
+        ledger: None,
         tenant: tenant_id,
         authority,
     };
@@ -254,6 +258,9 @@ pub(super) fn check(
         return Err(conflict("outcome", &twice.2));
     }
     check_facts(bench, &scope, draft.facts, &mut checked)?;
+    if let Some(staged) = &mut checked.ledger {
+        ledger::check(db, &checked.tenant, staged)?;
+    }
     Ok(checked)
 }
 
@@ -311,6 +318,14 @@ fn check_operations(
             Operation::JobCancel { job } => checked.cancels.push(job),
             Operation::Outcome(outcome) => checked.outcomes.push(outcome),
             Operation::Blob { digest, bytes } => checked.blobs.push((digest, bytes)),
+            Operation::Account(spec) => {
+                may(scope, &scope.writes, kernel::ledger::WRITES_ACCOUNT)?;
+                checked.ledger.get_or_insert_default().wanted_accounts.push(spec);
+            }
+            Operation::Transfer(transfer) => {
+                may(scope, &scope.writes, kernel::ledger::WRITES_TRANSFER)?;
+                checked.ledger.get_or_insert_default().wanted.push(transfer);
+            }
         }
     }
     let written = checked.puts.iter().map(|(put, _)| (put.kind, &put.id));
@@ -475,6 +490,10 @@ pub(super) fn write(bench: &mut Bench<'_>, checked: Checked) -> rusqlite::Result
             "INSERT INTO blobs (tenant, digest, bytes) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
         )?
         .execute(params![tenant, digest.as_slice(), bytes])?;
+    }
+    if let Some(staged) = &checked.ledger {
+        let fact = checked.leaves.first().map(|leaf| &leaf.fact);
+        ledger::write(db, &checked.tenant, staged, fact, bench.now_ms)?;
     }
     // A commit that came this far has a tenant: check loaded it, or it was born above.
     let state = tenant_loaded(bench.tenants, &checked.tenant)?;

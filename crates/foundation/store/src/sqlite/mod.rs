@@ -20,6 +20,7 @@
 mod apply;
 mod entries;
 mod jobs;
+mod ledger;
 mod log;
 #[cfg(test)]
 mod plans;
@@ -29,12 +30,14 @@ mod writer;
 
 pub use schema::OpenError;
 
+use crate::ledger::{Statement, TransferRow};
 use crate::{
     CheckpointRow, Clock, CommitError, Committed, Engine, Head, Hints, IndexedRow, JobRow, KeptOutcome,
     LeafRow, Pending, Range, ReadError, Row, Sequencing,
 };
 use futures::FutureExt as _;
 use kernel::changeset::{Changeset, Operation};
+use kernel::ledger::Account;
 use kernel::permit::{JobKind, Seal};
 use kernel::{Digest, Id, Lease, TenantId, hex, sha256};
 use parking_lot::Mutex;
@@ -386,6 +389,45 @@ impl Engine for Sqlite {
         tenant: &'a TenantId,
     ) -> Pending<'a, Result<Option<CheckpointRow>, ReadError>> {
         async move { self.read(|db| log::checkpoint_last(db, tenant)) }.boxed()
+    }
+
+    fn account<'a>(
+        &'a self,
+        tenant: &'a TenantId,
+        account: &'a Id,
+    ) -> Pending<'a, Result<Option<Account>, ReadError>> {
+        async move { self.read(|db| ledger::account(db, tenant, account)) }.boxed()
+    }
+
+    fn accounts<'a>(
+        &'a self,
+        tenant: &'a TenantId,
+        after: Option<&'a Id>,
+        limit: usize,
+    ) -> Pending<'a, Result<Vec<Account>, ReadError>> {
+        async move { self.read(|db| ledger::accounts(db, tenant, after, limit)) }.boxed()
+    }
+
+    fn transfer<'a>(
+        &'a self,
+        tenant: &'a TenantId,
+        transfer: &'a Id,
+    ) -> Pending<'a, Result<Option<TransferRow>, ReadError>> {
+        async move { self.read(|db| ledger::transfer(db, tenant, transfer)) }.boxed()
+    }
+
+    fn statement<'a>(
+        &'a self,
+        tenant: &'a TenantId,
+        account: &'a Id,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Pending<'a, Result<Option<Statement>, ReadError>> {
+        async move { self.read(|db| ledger::statement(db, tenant, account, before, limit)) }.boxed()
+    }
+
+    fn holds_expire(&self, limit: usize) -> Pending<'_, Result<usize, CommitError>> {
+        self.ask(move |reply| writer::Request::Expire { limit, reply }).boxed()
     }
 
     fn hints(&self) -> Hints {

@@ -1,6 +1,6 @@
 //! What SQLite makes of the statements whose cost must not grow with the table: every one seeks, none sorts.
 
-use super::{jobs, reads, schema};
+use super::{jobs, ledger, reads, schema};
 use crate::Range;
 use kernel::Id;
 use rusqlite::Connection;
@@ -72,6 +72,34 @@ fn jobs_are_found_without_walking_over_others() {
         assert_eq!(searches, expected, "{sql}: {lines:?}");
         assert!(
             !lines.iter().any(|line| line.contains("TEMP B-TREE") || line.starts_with("SCAN jobs")),
+            "{lines:?}"
+        );
+    }
+}
+
+#[test]
+fn statements_and_holds_cost_what_they_return() {
+    let (_folder, db) = database();
+    for (sql, expected) in [
+        (
+            ledger::STATEMENT_SQL,
+            vec![
+                "SEARCH transfers USING INDEX transfers_debit (tenant=? AND debit=? AND n<?)",
+                "SEARCH transfers USING INDEX transfers_credit (tenant=? AND credit=? AND n<?)",
+            ],
+        ),
+        (ledger::DUE_SQL, vec!["SEARCH holds USING COVERING INDEX holds_due (expires_at_ms<?)"]),
+        (
+            ledger::ENDS_SQL,
+            vec!["SEARCH transfers USING COVERING INDEX transfers_hold (tenant=? AND hold=?)"],
+        ),
+    ] {
+        let lines = plan(&db, sql);
+        let searches: Vec<_> =
+            lines.iter().filter(|line| line.contains("USING") && line.contains("INDEX")).collect();
+        assert_eq!(searches, expected, "{sql}: {lines:?}");
+        assert!(
+            !lines.iter().any(|line| line.starts_with("SCAN transfers") || line.starts_with("SCAN holds")),
             "{lines:?}"
         );
     }

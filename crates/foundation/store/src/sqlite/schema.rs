@@ -18,14 +18,17 @@ use rusqlite::{Connection, OpenFlags};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Version of the schema, kept in `user_version`.
-const VERSION: i64 = 1;
+/// What each version adds to the one before; the first makes the tables. A step that has been released is never edited.
+const STEPS: &[&str] = &[SCHEMA, LEDGER];
+
+/// Version of the schema, kept in `user_version`: how many steps it has taken.
+const VERSION: i64 = STEPS.len() as i64;
 
 /// Oldest SQLite that is safe here: before 3.51.3 two connections could corrupt a WAL that was being reset.
 const SQLITE_OLDEST: i32 = 3_051_003;
 
-/// Prepared statements kept per connection; the writer has some forty different ones, a reader some thirty.
-const STATEMENTS: usize = 64;
+/// Prepared statements kept per connection; the writer has some fifty different ones, a reader some forty.
+const STATEMENTS: usize = 96;
 
 const SCHEMA: &str = "
 CREATE TABLE records (
@@ -97,6 +100,41 @@ CREATE TRIGGER tiles_keep BEFORE DELETE ON tiles BEGIN SELECT RAISE(ABORT, 'tile
 CREATE TRIGGER tiles_fix BEFORE UPDATE ON tiles BEGIN SELECT RAISE(ABORT, 'tiles are never changed'); END;
 ";
 
+/// What version 2 adds: the ledger. `transfers` is written once; `holds` has a row per hold that is open, so that what
+/// runs out is found without walking over what has ended. A balance is kept beside the rows it follows from.
+const LEDGER: &str = "
+CREATE TABLE accounts (
+  tenant TEXT NOT NULL, id TEXT NOT NULL, code TEXT NOT NULL, unit TEXT NOT NULL,
+  floor INTEGER, ceiling INTEGER, exceed INTEGER NOT NULL,
+  debits_posted INTEGER NOT NULL CHECK (debits_posted >= 0),
+  credits_posted INTEGER NOT NULL CHECK (credits_posted >= 0),
+  debits_pending INTEGER NOT NULL CHECK (debits_pending >= 0),
+  credits_pending INTEGER NOT NULL CHECK (credits_pending >= 0),
+  PRIMARY KEY (tenant, id)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE transfers (
+  n INTEGER PRIMARY KEY AUTOINCREMENT,
+  tenant TEXT NOT NULL, id TEXT NOT NULL, kind TEXT NOT NULL, debit TEXT NOT NULL, credit TEXT NOT NULL,
+  unit TEXT NOT NULL, amount INTEGER NOT NULL CHECK (amount >= 0), hold TEXT, expires_at_ms INTEGER,
+  reference TEXT NOT NULL, fact TEXT, at_ms INTEGER NOT NULL,
+  UNIQUE (tenant, id), CHECK (debit <> credit)
+) STRICT;
+CREATE INDEX transfers_debit ON transfers (tenant, debit, n);
+CREATE INDEX transfers_credit ON transfers (tenant, credit, n);
+CREATE UNIQUE INDEX transfers_hold ON transfers (tenant, hold, kind) WHERE hold IS NOT NULL;
+CREATE TABLE holds (
+  tenant TEXT NOT NULL, id TEXT NOT NULL, expires_at_ms INTEGER NOT NULL,
+  PRIMARY KEY (tenant, id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX holds_due ON holds (expires_at_ms);
+CREATE TRIGGER transfers_keep BEFORE DELETE ON transfers
+  BEGIN SELECT RAISE(ABORT, 'transfers are never deleted'); END;
+CREATE TRIGGER transfers_fix BEFORE UPDATE ON transfers
+  BEGIN SELECT RAISE(ABORT, 'transfers are never changed'); END;
+CREATE TRIGGER accounts_keep BEFORE DELETE ON accounts
+  BEGIN SELECT RAISE(ABORT, 'accounts are never deleted'); END;
+";
+
 /// Why a database file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -119,10 +157,15 @@ pub enum OpenError {
     Newer(i64),
     /// It was written by a build that meant another schema by the same version.
     #[error(
-        "the database says schema version {VERSION}, but its {0} is not what this program means by that: another build \
-         made it. Use that build, or another folder"
+        "the database says schema version {version}, but its {part} is not what this program means by that: another \
+         build made it. Use that build, or another folder"
     )]
-    Different(String),
+    Different {
+        /// The version it says.
+        version: i64,
+        /// What is missing, different or unknown.
+        part: String,
+    },
     /// It has tables and no version: it is something else's.
     #[error("the database is not one of this program: it has a {0} and no schema version")]
     Foreign(String),
@@ -146,36 +189,35 @@ fn parts(connection: &Connection) -> rusqlite::Result<BTreeMap<String, String>> 
     rows.collect()
 }
 
-/// Refuses a database that this program would misread. `true`: it is empty, and has yet to be made.
-fn vetted(connection: &Connection) -> Result<bool, OpenError> {
+/// Refuses a database that this program would misread. Returns the steps that it has yet to take: all if it is empty.
+fn vetted(connection: &Connection) -> Result<&'static [&'static str], OpenError> {
     let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    let taken = usize::try_from(version).ok().filter(|taken| *taken <= STEPS.len());
+    let (taken, ahead) = STEPS.split_at(taken.ok_or(OpenError::Newer(version))?);
+    let model = Connection::open_in_memory()?;
+    for step in taken {
+        model.execute_batch(step)?;
+    }
     let mut found = parts(connection)?;
-    match version {
-        0 => match found.into_keys().next() {
-            None => Ok(true),
-            Some(part) => Err(OpenError::Foreign(part)),
-        },
-        VERSION => {
-            let model = Connection::open_in_memory()?;
-            model.execute_batch(SCHEMA)?;
-            for (part, statement) in parts(&model)? {
-                if found.remove(&part) != Some(statement) {
-                    return Err(OpenError::Different(part));
-                }
-            }
-            found.into_keys().next().map_or(Ok(false), |part| Err(OpenError::Different(part)))
+    for (part, statement) in parts(&model)? {
+        if found.remove(&part) != Some(statement) {
+            return Err(OpenError::Different { version, part });
         }
-        newer => Err(OpenError::Newer(newer)),
+    }
+    match found.into_keys().next() {
+        None => Ok(ahead),
+        Some(part) if version == 0 => Err(OpenError::Foreign(part)),
+        Some(part) => Err(OpenError::Different { version, part }),
     }
 }
 
-/// Opens the writing connection and creates the schema, or refuses one that is not its own.
+/// Opens the writing connection and creates or upgrades the schema, or refuses one that is not its own.
 pub(super) fn open_writer(path: &Path, page_count_max: Option<u32>) -> Result<Connection, OpenError> {
     if rusqlite::version_number() < SQLITE_OLDEST {
         return Err(OpenError::UnsafeSqlite(rusqlite::version().to_owned()));
     }
     let connection = Connection::open(path)?;
-    let new = vetted(&connection)?;
+    let ahead = vetted(&connection)?;
     // WAL with synchronous=FULL: each transaction is durable when COMMIT returns, at one fsync per group of callers.
     connection.execute_batch(
         "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; \
@@ -184,9 +226,10 @@ pub(super) fn open_writer(path: &Path, page_count_max: Option<u32>) -> Result<Co
     )?;
     connection.execute_batch(&format!("PRAGMA journal_size_limit = {WAL_BYTES_KEPT};"))?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
-    if new {
+    if !ahead.is_empty() {
+        let steps = ahead.concat();
         connection
-            .execute_batch(&format!("BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;"))?;
+            .execute_batch(&format!("BEGIN IMMEDIATE; {steps} PRAGMA user_version = {VERSION}; COMMIT;"))?;
     }
     if let Some(pages) = page_count_max {
         connection.execute_batch(&format!("PRAGMA max_page_count = {pages};"))?;
@@ -204,4 +247,56 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, OpenError> {
         .execute_batch("PRAGMA query_only = ON; PRAGMA cache_size = -16384; PRAGMA busy_timeout = 5000;")?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     Ok(connection)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_of_the_first_version_gets_a_ledger() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("writ.db");
+        let old = Connection::open(&path).unwrap();
+        old.execute_batch(&format!("{SCHEMA} PRAGMA user_version = 1;")).unwrap();
+        old.execute("INSERT INTO rev_floors VALUES ('ten_a', 'a.b', 7)", []).unwrap();
+        drop(old);
+        let tables = |db: &Connection| -> Vec<String> {
+            let mut names = db
+                .prepare(
+                    "SELECT type || ' ' || name || ' ' || coalesce(sql, '') FROM sqlite_schema ORDER BY 1",
+                )
+                .unwrap();
+            names.query_map([], |row| row.get(0)).unwrap().collect::<rusqlite::Result<_>>().unwrap()
+        };
+        let upgraded = open_writer(&path, None).unwrap();
+        let kept: i64 = upgraded.query_row("SELECT rev FROM rev_floors", [], |row| row.get(0)).unwrap();
+        let fresh = open_writer(&folder.path().join("fresh.db"), None).unwrap();
+        assert_eq!((kept, tables(&upgraded)), (7, tables(&fresh)));
+        fresh.execute_batch("PRAGMA user_version = 3;").unwrap();
+        drop(fresh);
+        assert!(matches!(open_writer(&folder.path().join("fresh.db"), None), Err(OpenError::Newer(3))));
+    }
+
+    #[test]
+    fn a_row_of_the_ledger_is_neither_changed_nor_deleted() {
+        let folder = tempfile::tempdir().unwrap();
+        let db = open_writer(&folder.path().join("writ.db"), None).unwrap();
+        db.execute_batch(
+            "INSERT INTO transfers (tenant, id, kind, debit, credit, unit, amount, reference, at_ms)
+               VALUES ('ten_a', 'xfr_1', 'posted', 'acc_a', 'acc_b', 'USD', 5, 'cal_1', 1);
+             INSERT INTO accounts VALUES ('ten_a', 'acc_a', 'test.purse', 'USD', NULL, NULL, 0, 5, 0, 0, 0);",
+        )
+        .unwrap();
+        for sql in [
+            "UPDATE transfers SET amount = 6",
+            "DELETE FROM transfers",
+            "DELETE FROM accounts",
+            "UPDATE accounts SET debits_posted = -1",
+            "INSERT INTO transfers (tenant, id, kind, debit, credit, unit, amount, reference, at_ms)
+               VALUES ('ten_a', 'xfr_1', 'posted', 'acc_a', 'acc_b', 'USD', 5, 'cal_1', 1)",
+        ] {
+            assert!(db.execute(sql, []).is_err(), "{sql}");
+        }
+    }
 }

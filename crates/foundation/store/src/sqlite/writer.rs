@@ -2,8 +2,8 @@
 
 use super::apply::{self, Bench, Stop, Tenant};
 use super::reads::signed;
-use super::{BATCH_MAX, Options, Place, jobs, log};
-use crate::{CLAIM_MAX, Clock, CommitError, Committed, SEQUENCE_MAX, Sequencing, crash};
+use super::{BATCH_MAX, Options, Place, jobs, ledger, log};
+use crate::{CLAIM_MAX, Clock, CommitError, Committed, EXPIRE_MAX, SEQUENCE_MAX, Sequencing, crash};
 use kernel::changeset::{Draft, Origin};
 use kernel::note::{Checkpoint, NOTE_BYTES_MAX};
 use kernel::permit::{JobKind, Seal};
@@ -27,6 +27,7 @@ pub(super) enum Request {
     Renew { tenant: TenantId, job: Id, epoch: u64, kind: &'static JobKind, reply: Reply<bool> },
     Sequence { limit: usize, reply: Reply<usize> },
     Checkpoint { tenant: TenantId, checkpoint: Checkpoint, note: String, reply: Reply<bool> },
+    Expire { limit: usize, reply: Reply<usize> },
 }
 
 /// A changeset on its way to the writer.
@@ -305,6 +306,10 @@ impl Writer {
                 let kept = checkpoint_keep(&mut self.bench(), &tenant, &checkpoint, &note);
                 settled(answers, reply, kept)
             }
+            Request::Expire { limit, reply } => {
+                let released = ledger::expire(&self.db, self.clock.now_ms(), limit.min(EXPIRE_MAX));
+                settled(answers, reply, released)
+            }
         }
     }
 }
@@ -369,7 +374,7 @@ fn unanswered(request: Request) -> Answer {
         Request::Commit { reply, .. } => answer(reply, Ok(Committed::default())),
         Request::Claim { reply, .. } => answer(reply, Ok(Vec::new())),
         Request::Renew { reply, .. } => answer(reply, Ok(false)),
-        Request::Sequence { reply, .. } => answer(reply, Ok(0)),
+        Request::Sequence { reply, .. } | Request::Expire { reply, .. } => answer(reply, Ok(0)),
         Request::Checkpoint { reply, .. } => answer(reply, Ok(false)),
     }
 }

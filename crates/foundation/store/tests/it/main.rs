@@ -211,7 +211,7 @@ async fn another_schema_of_the_same_version_is_refused_by_name() {
         let (_mint, options) = options(folder.path());
         match (Sqlite::open(options), expected) {
             (Ok(_), None) => {}
-            (Err(error @ (OpenError::Different(_) | OpenError::Foreign(_))), Some(expected)) => {
+            (Err(error @ (OpenError::Different { .. } | OpenError::Foreign(_))), Some(expected)) => {
                 assert!(error.to_string().contains(expected), "{change}: {error}");
                 assert_eq!(
                     std::fs::read(folder.path().join("writ.db")).unwrap(),

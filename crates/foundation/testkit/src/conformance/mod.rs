@@ -24,6 +24,8 @@ pub mod facts;
 pub mod indexes;
 pub mod jobs;
 pub mod leases;
+pub mod ledger;
+pub mod ledger_model;
 pub mod log;
 pub mod model;
 pub mod origins;
@@ -131,6 +133,32 @@ macro_rules! conformance {
                 many_workers_and_each_job_done_once
                 clocks_that_go_back_hand_out_nothing_twice
             }
+            ledger {
+                an_account_keeps_its_sort_and_moves_its_bounds
+                a_transfer_is_done_once_by_its_id
+                an_id_stands_for_one_transfer
+                what_makes_no_sense_is_refused
+                no_account_goes_beyond_its_bounds
+                holds_count_as_spent_until_they_end
+                a_hold_ends_once
+                a_settlement_beyond_its_hold_is_the_accounts_to_permit
+                holds_run_out_and_are_let_go
+                a_hold_that_ran_out_may_be_settled_late
+                several_holds_are_taken_together_or_not_at_all
+                one_that_cannot_pay_leaves_its_neighbours_untouched
+                exactly_as_many_as_fit
+                transfers_of_one_changeset_build_on_one_another
+                ledgers_of_tenants_are_apart
+                only_who_may_moves_money
+                statements_come_newest_first_in_pages
+                accounts_are_listed_in_order
+                everything_survives_a_restart
+            }
+            ledger_model {
+                seeds_0_to_24
+                seeds_25_to_49
+                seeds_50_to_74
+            }
             facts {
                 indexes_and_streams_are_gapless_under_many_writers
                 a_leaf_says_what_the_origin_says
@@ -233,6 +261,8 @@ mod tests {
             ("indexes", include_str!("indexes.rs")),
             ("jobs", include_str!("jobs.rs")),
             ("leases", include_str!("leases.rs")),
+            ("ledger", include_str!("ledger.rs")),
+            ("ledger_model", include_str!("ledger_model.rs")),
             ("log", include_str!("log.rs")),
             ("model", include_str!("model.rs")),
             ("origins", include_str!("origins.rs")),

@@ -98,7 +98,11 @@ impl Model {
                     faults.conflict |=
                         !outcomes.insert(&outcome.key) || self.outcomes.contains_key(outcome.key.as_str());
                 }
-                Operation::JobCancel { .. } | Operation::Blob { .. } => {}
+                // The ledger has a model of its own, in `ledger_model`.
+                Operation::JobCancel { .. }
+                | Operation::Blob { .. }
+                | Operation::Account(_)
+                | Operation::Transfer(_) => {}
             }
         }
         for (kind, name, key) in wanted.keys() {

@@ -231,6 +231,45 @@ impl Engine for Mortal {
         self.inner.checkpoint_last(tenant)
     }
 
+    fn account<'a>(
+        &'a self,
+        tenant: &'a TenantId,
+        account: &'a Id,
+    ) -> Pending<'a, Result<Option<kernel::ledger::Account>, ReadError>> {
+        self.inner.account(tenant, account)
+    }
+
+    fn accounts<'a>(
+        &'a self,
+        tenant: &'a TenantId,
+        after: Option<&'a Id>,
+        limit: usize,
+    ) -> Pending<'a, Result<Vec<kernel::ledger::Account>, ReadError>> {
+        self.inner.accounts(tenant, after, limit)
+    }
+
+    fn transfer<'a>(
+        &'a self,
+        tenant: &'a TenantId,
+        transfer: &'a Id,
+    ) -> Pending<'a, Result<Option<store::ledger::TransferRow>, ReadError>> {
+        self.inner.transfer(tenant, transfer)
+    }
+
+    fn statement<'a>(
+        &'a self,
+        tenant: &'a TenantId,
+        account: &'a Id,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Pending<'a, Result<Option<store::ledger::Statement>, ReadError>> {
+        self.inner.statement(tenant, account, before, limit)
+    }
+
+    fn holds_expire(&self, limit: usize) -> Pending<'_, Result<usize, CommitError>> {
+        self.inner.holds_expire(limit)
+    }
+
     fn hints(&self) -> Hints {
         self.inner.hints()
     }
