@@ -66,6 +66,20 @@ model_allowed if {
 	model in {input.resource.attributes.model, "*"}
 }
 
+# Another model stands in for the one that was asked for only where that very pair is on the list. Which model sees a
+# text is a decision, not a matter of load.
+
+deny contains "models.fallback_not_allowed" if {
+	input.action == "models.model.call"
+	input.resource.attributes.instead_of
+	not fallback_allowed
+}
+
+fallback_allowed if {
+	some model in data.writ.config.model_fallbacks[input.resource.attributes.instead_of]
+	model == input.resource.attributes.route
+}
+
 # Content. What is marked as restricted leaves for no connector and no model.
 
 deny contains "data.restricted" if {

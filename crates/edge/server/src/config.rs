@@ -144,8 +144,52 @@ impl From<SequencingMode> for Sequencing {
 pub struct Models {
     /// Examples that the baseline model learns from: a CSV file with the columns `id, document, topic_group`.
     pub baseline_training: Option<PathBuf>,
-    /// A provider that speaks the OpenAI dialect.
+    /// Whether providers are asked to stream their answers: one that died is then noticed sooner. Default no.
+    pub stream: bool,
+    /// A provider that speaks the OpenAI dialect, pinned as `openai/<model>`.
     pub openai: Option<OpenAi>,
+    /// OpenAI's models on Azure, pinned as `azure-openai/<deployment>`.
+    pub azure_openai: Option<AzureOpenAi>,
+    /// A provider that speaks the Anthropic dialect, pinned as `anthropic/<model>`.
+    pub anthropic: Option<Anthropic>,
+    /// Models that may stand in for others, where policy allows it too. At most 32.
+    pub fallback: Vec<ModelFallback>,
+}
+
+/// OpenAI's models on Azure.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AzureOpenAi {
+    /// Address of the resource, as `https://triage.openai.azure.com`.
+    pub base_url: String,
+    /// Where its key is.
+    pub credential: SecretRef,
+    /// `api-version` of the dated API. Default none: the version-less API.
+    #[serde(default)]
+    pub api_version: Option<String>,
+}
+
+/// A provider that speaks the Anthropic dialect.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Anthropic {
+    /// Base address, as `https://api.anthropic.com`.
+    pub base_url: String,
+    /// Where its key is.
+    pub credential: SecretRef,
+}
+
+/// A model that may stand in for another one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelFallback {
+    /// The `provider/model` that did not answer.
+    pub of: String,
+    /// The `provider/model` that is asked instead.
+    pub to: String,
+    /// Names that its provider may report for it.
+    #[serde(default)]
+    pub accepts: Vec<String>,
 }
 
 /// A provider that speaks the OpenAI dialect.
@@ -278,6 +322,7 @@ pub const ENVIRONMENT: &[(&str, Setter)] = &[
     ("WRIT_MODELS_OPENAI_CREDENTIAL", |config, text| {
         put(&mut openai(config).credential, SecretRef::try_from(text.to_owned()))
     }),
+    ("WRIT_MODELS_STREAM", |config, text| put(&mut config.models.stream, parsed(text))),
 ];
 
 fn put<T>(field: &mut T, value: Result<T, String>) -> Result<(), String> {

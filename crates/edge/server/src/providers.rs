@@ -10,9 +10,12 @@ use custody::Custody;
 use egress::{Allowlist, Egress, Rule, SecretHeader, Target};
 use futures::FutureExt as _;
 use kernel::TenantId;
+use models::azure::is_api_version;
 use models::baseline::{self, Baseline};
-use models::call::{OpenAi, Providers};
+use models::call::{Fallback, Hosted, Providers};
+use models::dialect::Dialect;
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Take};
 use std::path::PathBuf;
@@ -36,10 +39,24 @@ pub enum ProvidersError {
     /// The baseline cannot learn from them.
     #[error("the baseline cannot be trained")]
     Train(#[from] baseline::TrainError),
-    /// The provider's address is none.
-    #[error("models.openai.base_url is refused: {0}")]
-    Address(String),
+    /// A provider's address is none.
+    #[error("models.{provider}.base_url is refused: {reason}")]
+    Address {
+        /// The provider's section of the configuration.
+        provider: &'static str,
+        /// The rule that it breaks.
+        reason: String,
+    },
+    /// The version is none.
+    #[error("models.azure_openai.api_version is not made of letters, digits and hyphens")]
+    ApiVersion,
+    /// The fallbacks are too many, name no model, or name the same one twice.
+    #[error("models.fallback names a pair twice, a model as its own fallback, no provider/model, or more than 32 pairs")]
+    Fallback,
 }
+
+/// Most pairs of models that may stand in for one another.
+const FALLBACKS_MAX: usize = 32;
 
 /// One labelled example.
 #[derive(Debug, Deserialize)]
@@ -55,9 +72,46 @@ pub fn providers(
     custody: &Custody,
     store: &Store,
 ) -> Result<Providers, ProvidersError> {
-    let openai =
-        config.models.openai.as_ref().map(|openai| provider(config, openai, custody, store)).transpose()?;
-    Ok(Providers { baseline: Some(Arc::new(trained(config)?)), openai, egress: Some(egress.clone()) })
+    let models = &config.models;
+    let mut hosted = BTreeMap::new();
+    let mut add = |name: &str, section, dialect, base_url: &str, credential: &SecretRef| {
+        let provider = provider(config, section, dialect, base_url, credential, custody, store)?;
+        hosted.insert(name.to_owned(), provider);
+        Ok::<_, ProvidersError>(())
+    };
+    if let Some(openai) = &models.openai {
+        add("openai", "openai", Dialect::OpenAi, &openai.base_url, &openai.credential)?;
+    }
+    if let Some(azure) = &models.azure_openai {
+        if azure.api_version.as_deref().is_some_and(|version| !is_api_version(version)) {
+            return Err(ProvidersError::ApiVersion);
+        }
+        let dialect = Dialect::AzureOpenAi { api_version: azure.api_version.clone() };
+        add("azure-openai", "azure_openai", dialect, &azure.base_url, &azure.credential)?;
+    }
+    if let Some(anthropic) = &models.anthropic {
+        add("anthropic", "anthropic", Dialect::Anthropic, &anthropic.base_url, &anthropic.credential)?;
+    }
+    Ok(Providers {
+        baseline: Some(Arc::new(trained(config)?)),
+        hosted,
+        egress: Some(egress.clone()),
+        fallbacks: fallbacks(&models.fallback)?,
+    })
+}
+
+fn fallbacks(pairs: &[config::ModelFallback]) -> Result<BTreeMap<String, Vec<Fallback>>, ProvidersError> {
+    let mut found = BTreeMap::<String, Vec<Fallback>>::new();
+    let is_pin = |text: &str| text.split_once('/').is_some_and(|(left, right)| !left.is_empty() && !right.is_empty());
+    for pair in pairs {
+        let others = found.entry(pair.of.clone()).or_default();
+        let known = pair.of == pair.to || others.iter().any(|other| other.pin == pair.to);
+        if known || pairs.len() > FALLBACKS_MAX || !is_pin(&pair.of) || !is_pin(&pair.to) {
+            return Err(ProvidersError::Fallback);
+        }
+        others.push(Fallback { pin: pair.to.clone(), accepts: pair.accepts.clone() });
+    }
+    Ok(found)
 }
 
 fn trained(config: &Config) -> Result<Baseline, ProvidersError> {
@@ -80,46 +134,59 @@ fn read(from: impl Read) -> Result<Vec<Example>, csv::Error> {
 
 fn provider(
     config: &Config,
-    openai: &config::OpenAi,
+    section: &'static str,
+    dialect: Dialect,
+    base_url: &str,
+    credential: &SecretRef,
     custody: &Custody,
     store: &Store,
-) -> Result<OpenAi, ProvidersError> {
-    let refused = |error: &dyn std::fmt::Display| ProvidersError::Address(error.to_string());
-    let base = openai.base_url.trim_end_matches('/');
+) -> Result<Hosted, ProvidersError> {
+    let refused = |error: &dyn std::fmt::Display| ProvidersError::Address {
+        provider: section,
+        reason: error.to_string(),
+    };
+    let base = base_url.trim_end_matches('/');
     let target = Target::parse(&format!("{base}/")).map_err(|fault| refused(&fault))?;
     let mut rule = Rule::parse(&target.origin()).map_err(|error| refused(&error))?;
     if config.private_host(&target.host().to_string(), target.port()) {
         rule = rule.allow_private().map_err(|error| refused(&error))?;
     }
     let allow = Allowlist::new(vec![rule]).map_err(|error| refused(&error))?;
-    let (credential, custody, store) = (openai.credential.clone(), custody.clone(), store.clone());
-    Ok(OpenAi {
+    let (credential, custody, store) = (credential.clone(), custody.clone(), store.clone());
+    let header = dialect.key_header();
+    Ok(Hosted {
+        dialect,
         base_url: base.to_owned(),
         allow,
         key: Arc::new(move |tenant| {
             let (credential, custody, store) = (credential.clone(), custody.clone(), store.clone());
-            async move { opened(&credential, &custody, &store, tenant).await }.boxed()
+            async move { opened(header, &credential, &custody, &store, tenant).await }.boxed()
         }),
+        stream: config.models.stream,
+        limits: Hosted::limits(config.models.stream),
     })
 }
 
 async fn opened(
+    header: Option<&str>,
     credential: &SecretRef,
     custody: &Custody,
     store: &Store,
     tenant: &TenantId,
 ) -> Result<SecretHeader, Fault> {
     let missing = |why: &str| Fault::invalid("model.credential", why);
+    let made = |key: &str| match header {
+        None => SecretHeader::bearer(key),
+        Some(name) => SecretHeader::new(name, key.as_bytes().to_vec()),
+    };
     let header = match credential {
         SecretRef::Env(name) => match std::env::var(name) {
-            Ok(key) if !key.is_empty() => SecretHeader::bearer(&key),
+            Ok(key) if !key.is_empty() => made(&key),
             Ok(_) | Err(_) => return Err(missing("the variable with the provider's key is not set")),
         },
         SecretRef::Custody(reference) => {
             let secret = custody.open(store, tenant, reference).await?;
-            SecretHeader::bearer(
-                secret.expose_text().ok_or_else(|| missing("the provider's key is no text"))?,
-            )
+            made(secret.expose_text().ok_or_else(|| missing("the provider's key is no text"))?)
         }
     };
     header.map_err(|_| missing("the provider's key cannot stand in a header"))
@@ -128,6 +195,27 @@ async fn opened(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn fallbacks_are_pairs_of_models_each_once() {
+        let pair = |of: &str, to: &str| config::ModelFallback {
+            of: of.to_owned(),
+            to: to.to_owned(),
+            accepts: vec!["dated".to_owned()],
+        };
+        let found = fallbacks(&[pair("openai/a", "anthropic/b"), pair("openai/a", "baseline/c")]).unwrap();
+        let pins: Vec<&str> = found["openai/a"].iter().map(|fallback| fallback.pin.as_str()).collect();
+        assert_eq!(pins, ["anthropic/b", "baseline/c"], "in the order of the configuration");
+        for bad in [
+            vec![pair("openai/a", "openai/a")],
+            vec![pair("openai/a", "b")],
+            vec![pair("/a", "openai/b")],
+            vec![pair("openai/a", "x/b"), pair("openai/a", "x/b")],
+            (0..33).map(|n| pair("openai/a", &format!("x/{n}"))).collect(),
+        ] {
+            assert!(matches!(fallbacks(&bad), Err(ProvidersError::Fallback)), "{bad:?}");
+        }
+    }
 
     #[test]
     fn the_samples_train_and_nonsense_does_not() {

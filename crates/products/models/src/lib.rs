@@ -14,23 +14,30 @@
 //! | [`prompt`] | untrusted text, fenced as data |
 //! | [`check`] | the one gate between an answer and its use |
 //! | [`hygiene`] | what is taken out of text before a person or a system sees it |
-//! | [`openai`] | the OpenAI chat-completions dialect as two pure functions |
+//! | [`openai`], [`azure`], [`anthropic`] | dialects: a request and a reply as pure functions |
+//! | [`wire`] | what they share: classes of failure, and how little is kept of a provider's words |
+//! | [`stream`] | a streamed reply, put together to a whole one |
+//! | [`dialect`] | the dialects behind one face |
 //! | [`baseline`] | the built-in classifier that every other model has to beat |
 //! | [`score`] | macro-F1 and the majority baseline, with abstentions counted |
-//!
 //! | [`call`] | a governed call: permitted, recorded, checked, paid for |
 //!
 //! All but [`call`] are pure: no clock, no network, no storage. Whoever adds a dialect writes a `request` and a
-//! `reply` beside [`openai`], golden files for both, and leaves [`check`] alone: a dialect that needs an exception
-//! from the check is not usable.
+//! `reply` beside [`openai`], an assembly if it streams, a row in [`dialect`], golden files for all of them, and leaves
+//! [`check`] alone: a dialect that needs an exception from the check is not usable.
 
+pub mod anthropic;
+pub mod azure;
 pub mod baseline;
 pub mod call;
 pub mod check;
 pub mod contract;
+pub mod dialect;
 mod digest;
 pub mod hygiene;
 pub mod openai;
 pub mod prompt;
 pub mod score;
+pub mod stream;
 mod strict_json;
+pub mod wire;

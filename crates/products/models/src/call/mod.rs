@@ -10,15 +10,17 @@
 //!
 //! Facts carry digests and counts. The prompt and the answer are in none of them.
 
+mod attempts;
 mod model;
 mod provider;
 mod verbs;
 
 pub use model::CallDoc;
-pub use provider::{OpenAi, Providers};
+pub use provider::{FALLBACKS_MAX, Fallback, Hosted, OpenKey, Providers};
 
 use crate::check::{Checker, Violation};
 use crate::contract::{Ask, Pin, Usage};
+use attempts::{Attempt, Ended};
 use act::{Class, Ctx, Domain, Draw as _, Fault};
 use billing::price;
 use contracts::models::{ModelCall, ModelCalls, ModelReply};
@@ -47,14 +49,17 @@ pub const CODES: &[(&str, &str)] = &[
     ("model.schema_invalid", "the answer schema of the workflow cannot be used"),
     ("model.needs_approval", "policy wants a person to approve the call, and a model call does not wait"),
     ("model.provider_auth", "the provider does not accept the key"),
+    ("model.provider_context_exceeded", "the document is longer than the model reads"),
     ("model.provider_content_filtered", "the provider's content filter stopped the prompt or the answer"),
     ("model.provider_malformed", "the provider's reply is not one of its dialect"),
     ("model.provider_model_unknown", "the provider has no such model, or no such path"),
     ("model.provider_oversized", "the provider's reply is larger than is read"),
+    ("model.provider_overloaded", "the provider has no capacity for anybody at the moment"),
     ("model.provider_quota", "the account at the provider is out of credit or quota"),
     ("model.provider_rate_limited", "the provider asks to be called more slowly"),
     ("model.provider_refused", "the model refused to answer"),
     ("model.provider_request_invalid", "the provider does not accept the form of the request"),
+    ("model.provider_stream_cut", "the streamed answer ended before the provider said so"),
     ("model.provider_tool_call", "the model asked for a tool although it was offered none"),
     ("model.provider_truncated", "the answer ended at its token limit"),
     ("model.provider_unavailable", "the provider failed, or took too long"),
@@ -88,7 +93,8 @@ impl Models {
         }
     }
 
-    async fn call(&self, ctx: &Ctx, call: ModelCall) -> Result<ModelReply, Fault> {
+    /// One attempt. An error is a call that was not made; what came of one that was is in [`Ended`].
+    async fn once(&self, ctx: &Ctx, call: &ModelCall, attempt: Attempt<'_>) -> Result<Ended, Fault> {
         let (provider, model) = call.pin.split_once('/').ok_or_else(|| unknown(&call.pin))?;
         // A provider names its own models; the baseline is named as a whole, so that no answer can pass for its.
         let named = if provider == "baseline" { call.pin.as_str() } else { model };
@@ -110,7 +116,7 @@ impl Models {
         price::book(&view).await?.model(&call.pin)?;
         let prompt = format!("{}\u{0}{}\u{0}{}", ask.system, ask.user, ask.schema);
         let prompt_digest = hex::encode(&sha256(prompt.as_bytes()));
-        let (id, lease) = self.intend(ctx, &call, provider, model, &prompt_digest).await?;
+        let (id, lease) = self.intend(ctx, call, attempt, provider, model, &prompt_digest).await?;
         crash::point("model.intended");
         let answered = self.0.providers.ask(provider, &ctx.tenant, &ask).await;
         crash::point("model.sent");
@@ -125,9 +131,9 @@ impl Models {
                 }
             }
         };
-        let fact = self.finish(ctx, lease, &id, &call, &outcome, usage, model_reported.as_deref()).await?;
+        let fact = self.finish(ctx, lease, &id, call, &outcome, usage, model_reported.as_deref()).await?;
         crash::point("model.finished");
-        let cost_micros = self.bill(ctx, &id, &call, usage).await?;
+        let cost_micros = self.bill(ctx, &id, call, usage).await?;
         let (input_tokens, output_tokens) = match usage {
             Usage::Unknown | Usage::Unmetered => (None, None),
             Usage::Reported(tokens) => (
@@ -135,14 +141,15 @@ impl Models {
                 Some(tokens.output_tokens + tokens.reasoning_tokens),
             ),
         };
-        Ok(ModelReply {
-            body: outcome?,
+        let reply = |body| ModelReply {
+            body,
             model: model_reported.unwrap_or_default(),
-            fact,
+            fact: fact.clone(),
             cost_micros,
             input_tokens,
             output_tokens,
-        })
+        };
+        Ok(Ended { outcome: outcome.map(reply), fact: fact.clone(), cost_micros })
     }
 
     /// Commits the intent. An earlier call under the same key that got lost is followed by a new one.
@@ -150,6 +157,7 @@ impl Models {
         &self,
         ctx: &Ctx,
         call: &ModelCall,
+        attempt: Attempt<'_>,
         provider: &str,
         model: &str,
         prompt_digest: &str,
@@ -160,7 +168,8 @@ impl Models {
             let args = json!({
                 "run": call.run, "workflow": call.workflow, "provider": provider, "model": model,
                 "prompt_digest": prompt_digest, "max_output_tokens": call.max_output_tokens,
-                "sensitivity": call.sensitivity, "causes": call.causes,
+                "sensitivity": call.sensitivity, "causes": call.causes, "attempt": attempt.name,
+                "instead_of": attempt.instead_of,
             });
             match self.0.harness.act(&ctx, "models.model.call", args, Terms::default()).await? {
                 Done::Outcome { replayed: true, .. } => {}
@@ -247,7 +256,7 @@ impl Models {
 
 impl ModelCalls for Models {
     fn model_call<'a>(&'a self, ctx: &'a Ctx, call: ModelCall) -> BoxFuture<'a, Result<ModelReply, Fault>> {
-        self.call(ctx, call).boxed()
+        self.attempts(ctx, call).boxed()
     }
 }
 

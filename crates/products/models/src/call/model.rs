@@ -20,6 +20,12 @@ pub struct CallDoc {
     pub model: String,
     /// SHA-256 of the prompt and the schema.
     pub prompt_digest: String,
+    /// Which attempt it is: `first`, `repair` or `fallback`.
+    #[serde(default = "super::verbs::first")]
+    pub attempt: String,
+    /// The `provider/model` that was asked for, where this one stands in for it.
+    #[serde(default)]
+    pub instead_of: Option<String>,
     /// `intended`, `answered`, `unknown`, or the code of what went wrong.
     pub status: String,
     /// The model as the provider reported it.

@@ -44,6 +44,17 @@ pub struct CallArgs {
     /// Facts that led to it.
     #[serde(default)]
     pub causes: Vec<String>,
+    /// Which attempt it is: `first`, `repair` of an answer that broke its schema, or `fallback`.
+    #[serde(default = "first")]
+    pub attempt: String,
+    /// The `provider/model` that was asked for, where this one stands in for it.
+    #[serde(default)]
+    pub instead_of: Option<String>,
+}
+
+/// What a call is that says nothing else.
+pub(super) fn first() -> String {
+    "first".to_owned()
 }
 
 fn run(args: &CallArgs) -> Result<Id, Fault> {
@@ -67,7 +78,12 @@ pub(super) fn verbs() -> Vec<Verb> {
                 target.attributes = json!({
                     "provider": args.provider, "model": args.model, "sensitivity": args.sensitivity,
                     "max_output_tokens": args.max_output_tokens,
+                    "route": format!("{}/{}", args.provider, args.model), "attempt": args.attempt,
                 });
+                // Absent where nobody stands in: policy asks whether it is there.
+                if let Some(instead_of) = args.instead_of {
+                    target.attributes["instead_of"] = json!(instead_of);
+                }
                 Ok(target)
             }
             .boxed()
@@ -81,7 +97,8 @@ pub(super) fn verbs() -> Vec<Verb> {
                     "models.call.intended",
                     &run,
                     (CallDoc::KIND, &id),
-                    json!({"call": id, "provider": args.provider, "model": args.model, "prompt": args.prompt_digest}),
+                    json!({"call": id, "provider": args.provider, "model": args.model, "prompt": args.prompt_digest,
+                           "attempt": args.attempt, "instead_of": args.instead_of}),
                 );
                 fact.causes = args.causes.iter().filter_map(|cause| Id::parse(cause).ok()).take(8).collect();
                 let doc = CallDoc {
@@ -91,6 +108,8 @@ pub(super) fn verbs() -> Vec<Verb> {
                     provider: args.provider,
                     model: args.model,
                     prompt_digest: args.prompt_digest,
+                    attempt: args.attempt,
+                    instead_of: args.instead_of,
                     status: "intended".into(),
                     reported: None,
                     intended: fact.id.clone(),

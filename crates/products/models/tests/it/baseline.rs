@@ -67,6 +67,8 @@ fn the_vote_is_counted_as_described() {
         neighbours,
         threshold_milli,
         similarity_min_milli: 50,
+        // The neighbours alone.
+        linear_milli: 0,
         ..Config::default()
     };
     let vote = train(&rows, config(3, 500)).unwrap().classify("red");
@@ -102,6 +104,25 @@ fn the_vote_is_counted_as_described() {
 }
 
 #[test]
+fn the_halves_are_mixed_as_configured() {
+    let rows: Vec<Row> = [("red dawn", "a"), ("red dusk", "a"), ("blue dawn", "b"), ("blue noon", "b")]
+        .map(|(text, group)| (text.to_owned(), group.to_owned()))
+        .into();
+    let asked = |linear_milli| {
+        let config = Config { linear_milli, neighbours: 2, threshold_milli: 0, ..Config::default() };
+        train(&rows, config).unwrap().classify("red dawn")
+    };
+    let (votes, linear, mixed) = (asked(0), asked(1000), asked(700));
+    for vote in [&votes, &linear, &mixed] {
+        assert_eq!(vote.leading.as_deref(), Some("a"));
+        assert_eq!(vote.neighbours[0].example, 0, "whoever decides, the neighbours are named");
+    }
+    let between = (linear.confidence_milli * 7 + votes.confidence_milli * 3) / 10;
+    assert!(votes.confidence_milli != linear.confidence_milli);
+    assert!(mixed.confidence_milli.abs_diff(between) <= 1, "{mixed:?} {linear:?} {votes:?}");
+}
+
+#[test]
 fn training_is_bounded_and_named_by_its_fingerprint() {
     let rows = sample("training.csv");
     let error = |rows: &[Row], config| train(rows, config).err();
@@ -114,6 +135,7 @@ fn training_is_bounded_and_named_by_its_fingerprint() {
     assert_eq!(error(&rows, Config { neighbours: 0, ..Config::default() }), Some(TrainError::Config));
     assert_eq!(error(&rows, Config { neighbours: 101, ..Config::default() }), Some(TrainError::Config));
     assert_eq!(error(&rows, Config { threshold_milli: 1001, ..Config::default() }), Some(TrainError::Config));
+    assert_eq!(error(&rows, Config { linear_milli: 1001, ..Config::default() }), Some(TrainError::Config));
     let too_many = std::iter::repeat_n(("", "a"), baseline::EXAMPLES_MAX + 1);
     assert_eq!(Baseline::train(too_many, Config::default()).err(), Some(TrainError::TooLarge));
     let too_large = "x".repeat(baseline::TRAINING_BYTES_MAX + 1);

@@ -48,6 +48,7 @@ pub const CODES: &[(&str, &str)] = &[
     ("connector.host_not_allowed", "the call goes to a host that the connector does not list"),
     ("connector.reconcile_writes", "looking at what became of a call may not write"),
     ("data.restricted", "the content is marked as restricted and goes to no connector and no model"),
+    ("models.fallback_not_allowed", "no list lets this model stand in for the one that was asked for"),
     ("models.model_not_allowed", "the model or its provider is not on the list"),
     ("throttle.rate", "the act may happen only so many times a minute"),
 ];
