@@ -401,6 +401,14 @@ impl Config {
                 format!("it is between {POLICY_TTL_MIN_MS} and {POLICY_TTL_MAX_MS}"),
             );
         }
+        if let Some(openai) = &self.models.openai
+            && openai.base_url.contains(['@', '?', '#'])
+        {
+            // Not repeated: what stands before the @ may be a password.
+            let why = "it holds a name, a password, a query or a fragment; the key is named in credential"
+                .to_owned();
+            return refuse("models.openai.base_url", why);
+        }
         let limits = &self.limits;
         for (field, value, least, most) in [
             ("limits.body_bytes", limits.body_bytes, 1024, 8 << 20),
@@ -498,6 +506,14 @@ mod tests {
             ("[limits]\njobs = 100000", "limits.jobs"),
             ("[limits]\nheader_read_ms = 0", "header_read_ms"),
             ("[models.openai]\nbase_url = \"https://a.example\"\ncredential = \"sk-live-1234\"", "env:NAME"),
+            (
+                "[models.openai]\nbase_url = \"https://a:sk-live-1234@a.example\"\ncredential = \"env:KEY\"",
+                "models.openai.base_url",
+            ),
+            (
+                "[models.openai]\nbase_url = \"https://a.example?key=sk-live-1\"\ncredential = \"env:KEY\"",
+                "models.openai.base_url",
+            ),
         ] {
             let error = with(text, &[]).unwrap_err().to_string();
             assert!(error.contains(expected), "{text}: {error}");

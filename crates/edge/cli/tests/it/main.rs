@@ -2,4 +2,6 @@
 
 mod codes;
 mod demo;
+mod policy;
 mod process;
+mod shell;
