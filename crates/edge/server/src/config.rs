@@ -274,11 +274,16 @@ fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T,
     text.parse().map_err(|error: T::Err| error.to_string())
 }
 
-/// The message with its line. The line itself is not shown: somebody may have put a secret there.
+/// The message with its line. Neither the line nor a value of it is shown: somebody may have put a secret there.
 fn placed(error: &toml::de::Error, text: &str) -> String {
+    // `invalid type: string "sk-…", expected u64`: what stands behind the last comma is ours.
+    let message = match error.message().rsplit_once(", expected ") {
+        Some((said, expected)) if !said.starts_with("unknown field") => format!("expected {expected}"),
+        _ => error.message().to_owned(),
+    };
     match error.span().and_then(|span| text.get(..span.start)) {
-        Some(before) => format!("line {}: {}", before.matches('\n').count() + 1, error.message()),
-        None => error.message().to_owned(),
+        Some(before) => format!("line {}: {message}", before.matches('\n').count() + 1),
+        None => message,
     }
 }
 
@@ -506,6 +511,8 @@ mod tests {
             ("[limits]\njobs = 100000", "limits.jobs"),
             ("[limits]\nheader_read_ms = 0", "header_read_ms"),
             ("[models.openai]\nbase_url = \"https://a.example\"\ncredential = \"sk-live-1234\"", "env:NAME"),
+            ("[limits]\njobs = \"sk-live-1234\"", "line 2: expected usize"),
+            ("sequencing = \"sk-live-1234\"", "line 1: expected"),
             (
                 "[models.openai]\nbase_url = \"https://a:sk-live-1234@a.example\"\ncredential = \"env:KEY\"",
                 "models.openai.base_url",

@@ -290,8 +290,8 @@ async fn find(view: &View, id: &str) -> Result<(store::Stored<SignersDoc>, Id), 
 
 fn shown(key: &Signer) -> Value {
     json!({
-        "id": key.id, "name": key.name, "public_key": key.public_key, "registered_at_ms": key.registered_at_ms,
-        "registered_by": key.registered_by, "revoked_at_ms": key.revoked_at_ms,
+        "id": key.id, "name": key.name, "public_key": {"algorithm": Algorithm::Es256.name(), "pem": key.public_key},
+        "registered_at_ms": key.registered_at_ms, "registered_by": key.registered_by, "revoked_at_ms": key.revoked_at_ms,
     })
 }
 
