@@ -54,6 +54,13 @@ step_up contains "assurance.too_low" if {
 	input.context.assurance.level < data.writ.config.step_up[input.action]
 }
 
+# Nor does anybody make a key that proves more than they have proven.
+
+step_up contains "assurance.too_low" if {
+	input.action == "access.key.create"
+	input.resource.attributes.assurance > input.context.assurance.level
+}
+
 # Models. Only providers and models on the list are called; `*` stands for every model of a provider.
 
 deny contains "models.model_not_allowed" if {

@@ -1,5 +1,8 @@
 //! `writ`: the one binary. Its nouns and verbs are the API's ([`contract`]); beside them stand the few commands that are
-//! no API call: `serve`, `demo`, `sandbox`, `verify`, `config`, `events`, `completions`.
+//! no API call: `init`, `serve`, `doctor`, `demo`, `sandbox`, `verify`, `config`, `events`, `completions`, and the offline half of
+//! `policy`.
+
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod contract;
 #[cfg(test)]
@@ -61,6 +64,7 @@ fn command(operations: &[Operation]) -> Command {
             }
             group = group.subcommand(special::amend(operation, verb));
         }
+        group = special::joining(noun).into_iter().fold(group, Command::subcommand);
         command = command.subcommand(group);
     }
     command
@@ -72,16 +76,16 @@ fn main() -> ExitCode {
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("writ: {error}");
+            output::note(&format!("writ: {error}"));
             return ExitCode::FAILURE;
         }
     };
     match runtime.block_on(run(&operations, &matches)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("writ: {failure}");
+            output::note(&format!("writ: {failure}"));
             if let Some(advice) = failure.advice() {
-                eprintln!("      {advice}");
+                output::note(&format!("      {advice}"));
             }
             ExitCode::from(failure.code())
         }
@@ -103,19 +107,22 @@ async fn run(operations: &[Operation], matches: &ArgMatches) -> Result<(), Failu
         return result;
     }
     let Some((verb, rest)) = rest.subcommand() else { return Err(Failure::Usage("no verb".into())) };
+    if let Some(result) = special::joined(noun, verb, rest, format) {
+        return result;
+    }
     let operation = operations
         .iter()
         .find(|operation| operation.noun == noun && operation.verb == verb)
         .ok_or_else(|| Failure::Usage(format!("there is no command {noun} {verb}")))?;
     let client = session.client()?;
     let (path, query, mut body) = contract::fill(operation, rest).map_err(Failure::Usage)?;
-    let kept = special::prepare(operation, &client, &path, body.as_mut()).await?;
+    let kept = special::prepare(operation, rest, &client, &path, body.as_mut()).await?;
     let key = (operation.method != Method::GET)
         .then(|| rest.get_one::<String>("idempotency-key").cloned())
         .flatten();
     let reply = client.call(operation.method.clone(), &path, &query, body.as_ref(), key.as_deref()).await?;
     if let Some(approval) = reply.approval() {
-        println_value(&reply.body, format)?;
+        output::say(&output::render(&reply.body, format)?)?;
         return Err(Failure::Waiting(approval.to_owned()));
     }
     let mut value = reply.body;
@@ -124,12 +131,5 @@ async fn run(operations: &[Operation], matches: &ArgMatches) -> Result<(), Failu
         map.insert("api_key".into(), json!(format!("{id}.{kept}")));
     }
     special::finish(operation, rest, &mut value)?;
-    println_value(&value, format)
-}
-
-/// Prints a value to standard output.
-#[expect(clippy::print_stdout, reason = "printing is what the command line is for")]
-fn println_value(value: &Value, format: Format) -> Result<(), Failure> {
-    println!("{}", output::render(value, format)?);
-    Ok(())
+    output::say(&output::render(&value, format)?)
 }

@@ -1,8 +1,41 @@
 //! What is printed: a table for people, JSON or YAML for programs.
+//!
+//! A table may leave out columns and cut prose, because a line has an end. It never cuts what somebody copies: an id, a
+//! digest, a key, an address. `prn_0192f6c1…` looks like an id, is pasted into the next command, and names nothing; half a
+//! secret that is shown once is lost for good.
+//!
+//! `writ run list | head -1` closes the pipe while we still write. That is the reader's good right and no failure: what is
+//! left to print is dropped and the command ends as it would have ended. The macros of the standard library panic in that
+//! case, so everything that prints goes through [`say`], [`told`] or [`note`]; a lint keeps it so.
 
 use crate::exit::Failure;
 use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::Value;
+use std::io::{self, Write};
+
+/// Writes lines to standard output. A reader that has gone away is not an error.
+pub fn say(text: &str) -> Result<(), Failure> {
+    told(text).map(|_| ())
+}
+
+/// The same; `false` if nobody reads any more, for commands that would go on for ever.
+pub fn told(text: &str) -> Result<bool, Failure> {
+    Ok(write(&mut io::stdout().lock(), text)?)
+}
+
+/// Writes lines to standard error, as well as that goes.
+pub fn note(text: &str) {
+    // Where nobody reads what went wrong, there is nobody to tell that either; the exit code still says it.
+    let _ = write(&mut io::stderr().lock(), text);
+}
+
+fn write(out: &mut dyn Write, text: &str) -> io::Result<bool> {
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(error),
+    }
+}
 
 /// How to print.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -38,7 +71,7 @@ const LEADING: &[&str] = &[
 ];
 /// Most columns of a list.
 const COLUMNS_MAX: usize = 7;
-/// Longest cell, in characters.
+/// Longest prose in a cell, in characters. What has no white space in it is a name, and is shown whole.
 const CELL_MAX: usize = 60;
 
 /// Renders a value.
@@ -98,24 +131,43 @@ fn whole(value: &Value) -> String {
 }
 
 fn cell(value: &Value) -> String {
-    let text = match value {
+    match value {
         Value::Null => "-".to_owned(),
-        Value::String(text) => text.clone(),
+        Value::String(text) => cut(text),
         Value::Array(items) if items.iter().all(Value::is_string) => {
-            items.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(",")
+            names(&items.iter().filter_map(Value::as_str).collect::<Vec<_>>())
         }
-        other => other.to_string(),
-    };
-    let text = clean(&text);
-    if text.chars().count() > CELL_MAX {
+        other => cut(&other.to_string()),
+    }
+}
+
+fn cut(text: &str) -> String {
+    let text = clean(text);
+    if text.contains(' ') && text.chars().count() > CELL_MAX {
         text.chars().take(CELL_MAX - 1).chain(['…']).collect()
     } else {
         text
     }
 }
 
+/// As many names as fit, each of them whole, and how many more there are.
+fn names(items: &[&str]) -> String {
+    let mut line = String::new();
+    for (at, item) in items.iter().enumerate() {
+        let item = clean(item);
+        if at > 0 && line.chars().count() + item.chars().count() > CELL_MAX {
+            return format!("{line} +{} more", items.len() - at);
+        }
+        if at > 0 {
+            line.push(',');
+        }
+        line.push_str(&item);
+    }
+    line
+}
+
 /// Takes out what could move the cursor or turn the direction of the line: names and texts come from anybody.
-fn clean(text: &str) -> String {
+pub fn clean(text: &str) -> String {
     text.chars()
         .map(|c| {
             let turns =
@@ -138,6 +190,40 @@ mod tests {
         assert_eq!(text.lines().count(), 2);
         assert!(text.contains("a·[2Jb·c·d"), "{text}");
         assert_eq!(render(&json!({"items": []}), Format::Table).unwrap(), "(none)");
+    }
+
+    #[test]
+    fn what_is_copied_is_never_cut_and_prose_is() {
+        let (digest, secret) = ("a".repeat(64), format!("key_{}.{}", "b".repeat(32), "c".repeat(64)));
+        let people = vec!["prn_00000000000000000000000000000001"; 3];
+        let items = json!({"items": [{
+            "id": secret, "digest": digest, "text": "word ".repeat(40), "people": people, "x": [1, 2],
+        }]});
+        let text = render(&items, Format::Table).unwrap();
+        assert!(text.contains(&digest) && text.contains(&secret), "{text}");
+        assert!(
+            text.contains("word w") && text.contains('…') && !text.contains(&"word ".repeat(13)),
+            "{text}"
+        );
+        assert!(text.contains(&format!("{} +2 more", people[0])), "{text}");
+        let made = render(&json!({"key": "key_1", "api_key": secret}), Format::Table).unwrap();
+        assert!(made.contains(&secret), "{made}");
+    }
+
+    #[test]
+    fn a_reader_that_has_gone_is_noticed_and_no_failure() {
+        struct Gone(io::ErrorKind);
+        impl Write for Gone {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(self.0.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        assert!(!write(&mut Gone(io::ErrorKind::BrokenPipe), "x").unwrap());
+        assert!(write(&mut Gone(io::ErrorKind::StorageFull), "x").is_err());
+        assert!(write(&mut Vec::new(), "x").unwrap());
     }
 
     #[test]

@@ -27,6 +27,16 @@ impl Session {
         }
     }
 
+    /// Whether a key is given at all.
+    pub fn has_key(&self) -> bool {
+        self.key().is_ok_and(|key| !key.is_empty())
+    }
+
+    /// A client without a key, for what anybody may ask.
+    pub fn keyless(&self) -> Result<Client, Failure> {
+        Ok(Client::new(&self.url, String::new(), None, monotonic_ms)?)
+    }
+
     /// A client.
     pub fn client(&self) -> Result<Client, Failure> {
         Ok(Client::new(&self.url, self.key()?, self.tenant.clone(), monotonic_ms)?)

@@ -4,7 +4,7 @@ The Rust tests say what the stand-in does; this says that a client which knows n
 against real instances, gets along with it. Exits non-zero when something does not hold.
 
     cargo build -p sandbox --example serve
-    python3 -m venv VENV && VENV/bin/pip install -r crates/edge/sandbox/tests/fidelity_requirements.txt
+    python3 -m venv VENV && VENV/bin/pip install -r scripts/requirements.txt
     VENV/bin/python crates/edge/sandbox/tests/fidelity_pysnc.py target/debug/examples/serve
 
 pysnc accepts https URLs only, and the stand-in speaks plain HTTP on loopback. The client itself is left as it
@@ -23,7 +23,7 @@ try:
     from requests.adapters import HTTPAdapter
     from urllib3.util import Retry
 except ImportError as error:
-    sys.exit(f"pysnc is not installed ({error}): pip install -r fidelity_requirements.txt")
+    sys.exit(f"pysnc is not installed ({error}): run scripts/setup, or pip install -r scripts/requirements.txt")
 
 
 class PlainLoopback(HTTPAdapter):

@@ -19,7 +19,8 @@ use store::{CommitError, Range, Store};
 
 /// The file with the administrator's key.
 pub const KEY_FILE: &str = "admin.key";
-const SECRET_FILE: &str = "admin.secret";
+/// The file with a secret whose key is still being made.
+pub(crate) const SECRET_FILE: &str = "admin.secret";
 /// Largest secret file read, in bytes.
 const FILE_BYTES_MAX: u64 = 256;
 

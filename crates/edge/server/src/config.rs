@@ -334,11 +334,16 @@ fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T,
     text.parse().map_err(|error: T::Err| error.to_string())
 }
 
-/// The message with its line. The line itself is not shown: somebody may have put a secret there.
+/// The message with its line. Neither the line nor a value of it is shown: somebody may have put a secret there.
 fn placed(error: &toml::de::Error, text: &str) -> String {
+    // `invalid type: string "sk-…", expected u64`: what stands behind the last comma is ours.
+    let message = match error.message().rsplit_once(", expected ") {
+        Some((said, expected)) if !said.starts_with("unknown field") => format!("expected {expected}"),
+        _ => error.message().to_owned(),
+    };
     match error.span().and_then(|span| text.get(..span.start)) {
-        Some(before) => format!("line {}: {}", before.matches('\n').count() + 1, error.message()),
-        None => error.message().to_owned(),
+        Some(before) => format!("line {}: {message}", before.matches('\n').count() + 1),
+        None => message,
     }
 }
 
@@ -461,6 +466,14 @@ impl Config {
                 format!("it is between {POLICY_TTL_MIN_MS} and {POLICY_TTL_MAX_MS}"),
             );
         }
+        if let Some(openai) = &self.models.openai
+            && openai.base_url.contains(['@', '?', '#'])
+        {
+            // Not repeated: what stands before the @ may be a password.
+            let why = "it holds a name, a password, a query or a fragment; the key is named in credential"
+                .to_owned();
+            return refuse("models.openai.base_url", why);
+        }
         let limits = &self.limits;
         for (field, value, least, most) in [
             ("limits.body_bytes", limits.body_bytes, 1024, 8 << 20),
@@ -567,6 +580,16 @@ mod tests {
             ("[limits]\nheader_read_ms = 0", "header_read_ms"),
             ("[limits]\nstorage_bytes = 4096", "storage_bytes"),
             ("[models.openai]\nbase_url = \"https://a.example\"\ncredential = \"sk-live-1234\"", "env:NAME"),
+            ("[limits]\njobs = \"sk-live-1234\"", "line 2: expected usize"),
+            ("sequencing = \"sk-live-1234\"", "line 1: expected"),
+            (
+                "[models.openai]\nbase_url = \"https://a:sk-live-1234@a.example\"\ncredential = \"env:KEY\"",
+                "models.openai.base_url",
+            ),
+            (
+                "[models.openai]\nbase_url = \"https://a.example?key=sk-live-1\"\ncredential = \"env:KEY\"",
+                "models.openai.base_url",
+            ),
         ] {
             let error = with(text, &[]).unwrap_err().to_string();
             assert!(error.contains(expected), "{text}: {error}");

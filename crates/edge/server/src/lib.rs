@@ -18,6 +18,7 @@
 //! | [`config`] | what it is started with |
 //! | [`assemble`] | who gets what; the one list of domains |
 //! | [`admin`] | the first start |
+//! | [`checkup`] | what is wrong with the folder, without starting |
 //! | [`policy`] | the built-in policy, signed and renewed |
 //! | [`providers`] | which models there are |
 //! | [`http`] | the way in |
@@ -26,6 +27,7 @@
 
 pub mod admin;
 pub mod assemble;
+pub mod checkup;
 pub mod config;
 pub mod counts;
 pub mod http;
@@ -170,6 +172,27 @@ impl Stage {
 
 /// Most acts under way at once, besides what connections bound.
 const ACTS_MAX: usize = 4096;
+
+/// An installation that is there and does not serve.
+#[derive(Debug, Clone)]
+pub struct Installed {
+    /// Whether it was made, or its making completed, now.
+    pub created: bool,
+    /// Fingerprint of the trust file for the first tenant's log.
+    pub trust_fingerprint: String,
+}
+
+/// Makes an installation without serving it: folder, signing keys, administrator's key, first tenant. One that exists is
+/// opened and left as it is.
+///
+/// # Errors
+/// As [`serve`], and if a server is running in the folder.
+pub async fn init(config: Config, clock: Arc<dyn Clock>, ids: Arc<dyn Ids>) -> Result<Installed, StartError> {
+    let assemble::Assembled { house, admin_key } = assemble::assemble(config, clock, ids).await?;
+    let trust = house.evidence.trust(&house.store, &house.config.first_tenant).await;
+    let trust_fingerprint = trust.map_err(admin::AdminError::Read)?.fingerprint();
+    Ok(Installed { created: admin_key.is_some(), trust_fingerprint })
+}
 
 /// Starts a server: opens or creates the installation, puts a policy in force, listens.
 pub async fn serve(config: Config, clock: Arc<dyn Clock>, ids: Arc<dyn Ids>) -> Result<Running, StartError> {

@@ -42,7 +42,7 @@ pub fn domain(own: &Own) -> Domain {
                 "health_show",
                 "Say whether the server lives",
                 Auth::Public,
-                Call::Query("", alive()),
+                Call::Query("", alive(own.clone())),
             ),
             route(
                 "/readyz",
@@ -71,8 +71,14 @@ pub fn domain(own: &Own) -> Domain {
     }
 }
 
-fn alive() -> Query {
-    Arc::new(|_| async { Ok(json!({"status": "alive"})) }.boxed())
+/// Alive: with its version and its clock, by which `writ doctor` finds a client that is another version or whose clock is
+/// wrong. Neither is a secret: the contract says the version too, and every response its date.
+fn alive(own: Own) -> Query {
+    Arc::new(move |_| {
+        let now_ms = own.harness.now_ms();
+        let alive = json!({"status": "alive", "version": env!("CARGO_PKG_VERSION"), "now_ms": now_ms});
+        async move { Ok(alive) }.boxed()
+    })
 }
 
 /// Ready: storage can be read and a policy is in force. Without either every act would be refused.

@@ -51,6 +51,9 @@ pub struct Assurance {
     pub level: u8,
     /// When they proved it, milliseconds UTC.
     pub at_ms: i64,
+    /// When what they proved it with ends; `None`: it does not. Nobody hands on more than this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until_ms: Option<i64>,
 }
 
 /// Everything about a request that the act itself cannot choose.

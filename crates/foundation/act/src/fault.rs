@@ -12,7 +12,7 @@ pub const CODES: &[(&str, &str)] = &[
     ("not_found", "there is no such thing, or not for this caller"),
     ("request.invalid", "an argument is missing, unknown, malformed or outside its limits"),
     ("request.state", "the thing is not in a state in which this can be done, or it has been done already"),
-    ("request.too_large", "the arguments of an act are larger than 256 KiB"),
+    ("request.too_large", "the arguments of an act are larger than it takes"),
     ("store.contention", "a record that was read has been changed by somebody else meanwhile"),
     ("store.fact_too_large", "a fact or a change is larger than its format allows"),
     ("store.failed", "storage cannot be read or written right now"),

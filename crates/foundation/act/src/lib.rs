@@ -12,12 +12,14 @@
 //! To add an act: a verb (name `<domain>.<noun>.<verb>`, the kinds it writes, the facts it states), a route for it, a
 //! line for the act in the platform policy's role table. Nothing else knows that it exists.
 
+mod args;
 mod ctx;
 mod domain;
 mod fault;
 mod ids;
 mod verb;
 
+pub use args::parse;
 pub use ctx::{Assurance, Ctx, Principal, PrincipalKind};
 pub use domain::{
     Auth, Call, Delivery, Domain, Field, JobRun, JobSpec, Method, Param, Query, QueryCtx, Receive, Route,
@@ -26,4 +28,4 @@ pub use domain::{
 pub use fault::{CODES, Class, Coded, Fault, internal};
 pub use ids::{Ids, SystemIds};
 pub use store::Clock;
-pub use verb::{AimFn, Draw, Plan, PlanFn, Resume, Stamp, Target, Verb, parse};
+pub use verb::{ARGS_BYTES_MAX, ARGS_BYTES_MEMBER, AimFn, Draw, Plan, PlanFn, Resume, Stamp, Target, Verb};

@@ -9,10 +9,15 @@ use futures::future::BoxFuture;
 use kernel::changeset::{Draft, NewJob, Operation};
 use kernel::permit::JobKind;
 use kernel::{Fact, Id};
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::sync::Arc;
 use store::View;
+
+/// Largest arguments of an act, in bytes of canonical JSON, unless its verb says more.
+pub const ARGS_BYTES_MAX: usize = 256 * 1024;
+/// The member of an argument schema by which a verb takes larger ones, in bytes. It stands in the schema so that the
+/// harness, the edge and the contract read one number.
+pub const ARGS_BYTES_MEMBER: &str = "x-args-bytes-max";
 
 /// What policy sees of an act's target.
 #[derive(Debug, Clone, PartialEq)]
@@ -162,14 +167,16 @@ pub struct Verb {
     pub plan: PlanFn,
 }
 
+impl Verb {
+    /// Largest arguments of this act, in bytes of canonical JSON: [`ARGS_BYTES_MAX`], or what its schema says.
+    pub fn args_bytes_max(&self) -> usize {
+        let said = (self.args)()[ARGS_BYTES_MEMBER].as_u64().and_then(|bytes| usize::try_from(bytes).ok());
+        said.unwrap_or(ARGS_BYTES_MAX)
+    }
+}
+
 impl std::fmt::Debug for Verb {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.act)
     }
-}
-
-/// Reads typed arguments strictly. The error names the member, never repeats its value.
-pub fn parse<A: DeserializeOwned>(args: &Value) -> Result<A, Fault> {
-    A::deserialize(args)
-        .map_err(|error| Fault::invalid("request.invalid", format!("the arguments do not fit: {error}")))
 }

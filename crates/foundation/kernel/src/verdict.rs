@@ -2,7 +2,7 @@
 //!
 //! Several policies speak about one act: the platform's, then the tenant's. Their verdicts are merged, and the
 //! merge can only ever make the outcome stricter: the stronger effect wins, route targets intersect, the higher
-//! approver tier and the larger number of approvers win, the lower throttle wins, reasons add up. The merge is
+//! approver tier and the larger number of approvers win, the lower throttle wins, the reasons of the stricter verdict stay. The merge is
 //! commutative, associative and idempotent (a property test says so), so the order of bundles decides nothing.
 //!
 //! No verdict at all is [`Verdict::deny`]: an undefined, slow, stale or panicking policy has said no.
@@ -81,18 +81,26 @@ impl Verdict {
         Verdict::of(Effect::Deny, reason)
     }
 
-    /// Merges two verdicts into one that is at least as strict as each.
-    pub fn merge(mut self, other: Verdict) -> Verdict {
-        self.reasons.extend(other.reasons);
+    /// Merges two verdicts into one that is at least as strict as each. Its reasons are those of the stricter one, or of
+    /// both if they are alike: what an act would have been allowed on is no reason for its denial.
+    pub fn merge(self, other: Verdict) -> Verdict {
+        let (a_effect, b_effect) = (self.effect, other.effect);
+        let (a_reasons, b_reasons) = (self.reasons, other.reasons);
         let (a, b) = (self.obligations, other.obligations);
         let routes = match (a.routes, b.routes) {
             (None, routes) | (routes, None) => routes,
             (Some(a), Some(b)) => Some(a.intersection(&b).cloned().collect()),
         };
-        let mut effect = self.effect.max(other.effect);
-        if routes.as_ref().is_some_and(BTreeSet::is_empty) {
-            effect = Effect::Deny;
-            self.reasons.insert("policy.no_route_left".to_owned());
+        let no_route = routes.as_ref().is_some_and(BTreeSet::is_empty);
+        let effect = if no_route { Effect::Deny } else { a_effect.max(b_effect) };
+        let mut reasons = BTreeSet::new();
+        if no_route {
+            reasons.insert("policy.no_route_left".to_owned());
+        }
+        for (of, its) in [(a_effect, a_reasons), (b_effect, b_reasons)] {
+            if of == effect {
+                reasons.extend(its);
+            }
         }
         let per_minute = match (a.per_minute, b.per_minute) {
             (None, rate) | (rate, None) => rate,
@@ -100,7 +108,7 @@ impl Verdict {
         };
         Verdict {
             effect,
-            reasons: self.reasons,
+            reasons,
             obligations: Obligations {
                 routes,
                 per_minute,

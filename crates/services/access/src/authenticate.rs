@@ -101,7 +101,12 @@ pub async fn authenticate(
     Ok(Authenticated {
         principal: Principal { id: owner.id, kind: owner.kind, roles: owner.roles, home },
         tenant,
-        assurance: Assurance { method: "key".into(), level: key.level, at_ms: now_ms },
+        assurance: Assurance {
+            method: "key".into(),
+            level: key.level,
+            at_ms: now_ms,
+            until_ms: key.expires_at_ms,
+        },
         key: key.doc.id,
     })
 }

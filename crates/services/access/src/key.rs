@@ -1,7 +1,15 @@
 //! API keys: `key_<id>.<secret>`.
+//!
+//! A key has an assurance level. Level 0 is the ordinary bearer secret that lies in a file for months. Level 1 is for acts
+//! that change the rules or the secrets themselves, and nobody has it by lying around: it is given by somebody who has it,
+//! to a person, for hours. So what a tenant's administrator needs on the day they store a credential is made for that day,
+//! and a key that was found a week later opens nothing of the kind ([`grant_check`]; docs/decisions/0010).
 
 use crate::principal::PrincipalDoc;
-use act::{Auth, Call, Draw as _, Fault, Method, Plan, Route, Target, Verb, parse};
+use act::{
+    Assurance, Auth, Call, Class, Coded, Draw as _, Fault, Method, Plan, PrincipalKind, Route, Target, Verb,
+    parse,
+};
 use futures::FutureExt as _;
 use kernel::{Id, hex};
 use schemars::JsonSchema;
@@ -10,6 +18,84 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use store::key::Key;
 use store::{Document, Range};
+
+/// The highest assurance level of a key.
+pub const LEVEL_MAX: u8 = 1;
+/// Longest life of a key of level 1 that was made by another key: 12 hours, in milliseconds.
+pub const ASSURED_MS_MAX: i64 = 12 * 60 * 60 * 1000;
+
+/// Why a key is not made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    /// There is no such level.
+    #[error("assurance is 0 or {LEVEL_MAX}")]
+    Level,
+    /// It would have ended before it began.
+    #[error("expires_at_ms is not in the future")]
+    Past,
+    /// A key of level 1 without an end, or with a late one.
+    #[error("a key of assurance level 1 has an end at most 12 hours away, in expires_at_ms")]
+    Lifetime,
+    /// Not a person's.
+    #[error("only a person's key has assurance level 1")]
+    NotAPerson,
+    /// More than the maker has proven.
+    #[error("nobody gives more assurance than they have proven themselves")]
+    Level1,
+    /// For longer than the maker's own.
+    #[error("nobody gives assurance for longer than their own lasts")]
+    Outlives,
+}
+
+impl Coded for KeyError {
+    fn code(&self) -> &'static str {
+        match self {
+            KeyError::Level | KeyError::Past | KeyError::Lifetime => "request.invalid",
+            KeyError::NotAPerson | KeyError::Level1 | KeyError::Outlives => "access.assurance_exceeded",
+        }
+    }
+    fn class(&self) -> Class {
+        match self {
+            KeyError::Level | KeyError::Past | KeyError::Lifetime => Class::Invalid,
+            KeyError::NotAPerson | KeyError::Level1 | KeyError::Outlives => Class::Denied,
+        }
+    }
+}
+
+/// Who may give what: a key of `level` until `expires_at_ms`, for a principal of `kind`, made at `now_ms` by somebody who
+/// has proven `own`. Holds whatever policy says; policy may ask for more.
+///
+/// # Errors
+/// The rule that is broken.
+pub fn grant_check(
+    level: u8,
+    expires_at_ms: Option<i64>,
+    kind: PrincipalKind,
+    own: &Assurance,
+    now_ms: i64,
+) -> Result<(), KeyError> {
+    if level > LEVEL_MAX {
+        return Err(KeyError::Level);
+    }
+    if expires_at_ms.is_some_and(|at_ms| at_ms <= now_ms) {
+        return Err(KeyError::Past);
+    }
+    if level == 0 {
+        return Ok(());
+    }
+    if level > own.level {
+        return Err(KeyError::Level1);
+    }
+    if kind != PrincipalKind::Person {
+        return Err(KeyError::NotAPerson);
+    }
+    let end_ms = expires_at_ms.filter(|at_ms| at_ms.saturating_sub(now_ms) <= ASSURED_MS_MAX);
+    let end_ms = end_ms.ok_or(KeyError::Lifetime)?;
+    if own.until_ms.is_some_and(|until_ms| end_ms > until_ms) {
+        return Err(KeyError::Outlives);
+    }
+    Ok(())
+}
 
 /// A key, without its secret.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -22,7 +108,8 @@ pub struct KeyDoc {
     pub name: String,
     /// SHA-256 of the secret's text, in hexadecimal.
     pub secret_sha256: String,
-    /// Strength of the proof: 1 only for the administrator's key made on the installation's own machine.
+    /// Strength of the proof: 1 for the administrator's key made on the installation's own machine, and for keys that
+    /// [`grant_check`] let through.
     pub level: u8,
     /// When it was created, milliseconds UTC.
     pub created_at_ms: i64,
@@ -57,6 +144,9 @@ pub struct Create {
     pub secret_sha256: String,
     /// From when on it is refused, milliseconds UTC.
     pub expires_at_ms: Option<i64>,
+    /// Assurance level: 0 (the default), or 1 for acts that change rules or secrets. 1 is given by somebody who has it, to
+    /// a person, for at most 12 hours.
+    pub assurance: Option<u8>,
 }
 
 /// Arguments of `access.key.revoke`.
@@ -85,8 +175,16 @@ pub fn verbs() -> Vec<Verb> {
                     let owner =
                         view.get::<PrincipalDoc>(&id).await?.ok_or_else(|| Fault::not_found("principal"))?;
                     let mut target = Target::of(PrincipalDoc::KIND, &id);
-                    target.attributes = json!({"own": id == ctx.principal.id, "roles": owner.roles});
-                    target.preview = vec![("Key for".into(), owner.name.clone()), ("Name".into(), args.name)];
+                    let level = args.assurance.unwrap_or_default();
+                    target.attributes = json!({
+                        "own": id == ctx.principal.id, "roles": owner.roles, "kind": owner.kind.as_str(),
+                        "assurance": level,
+                    });
+                    target.preview = vec![
+                        ("Key for".into(), owner.name.clone()),
+                        ("Name".into(), args.name),
+                        ("Assurance".into(), level.to_string()),
+                    ];
                     Ok(target)
                 }
                 .boxed()
@@ -102,15 +200,19 @@ pub fn verbs() -> Vec<Verb> {
                         ));
                     }
                     let principal = Id::parse(&args.principal).map_err(|_| Fault::not_found("principal"))?;
-                    view.get::<PrincipalDoc>(&principal)
+                    let owner = view
+                        .get::<PrincipalDoc>(&principal)
                         .await?
                         .ok_or_else(|| Fault::not_found("principal"))?;
+                    let level = args.assurance.unwrap_or_default();
+                    let own = &stamp.ctx.assurance;
+                    grant_check(level, args.expires_at_ms, owner.kind, own, stamp.at_ms)?;
                     let doc = KeyDoc {
                         id: stamp.id("key"),
                         principal: principal.clone(),
                         name: args.name,
                         secret_sha256: args.secret_sha256,
-                        level: 0,
+                        level,
                         created_at_ms: stamp.at_ms,
                         expires_at_ms: args.expires_at_ms,
                         revoked_at_ms: None,
@@ -120,7 +222,7 @@ pub fn verbs() -> Vec<Verb> {
                         "access.key.created",
                         &principal,
                         (KeyDoc::KIND, &doc.id),
-                        json!({"principal": principal, "expires_at_ms": doc.expires_at_ms}),
+                        json!({"principal": principal, "expires_at_ms": doc.expires_at_ms, "assurance": level}),
                     ));
                     Ok(plan)
                 }
@@ -176,8 +278,8 @@ pub fn verbs() -> Vec<Verb> {
 
 fn shown(doc: &KeyDoc) -> Value {
     json!({
-        "id": doc.id, "principal": doc.principal, "name": doc.name, "created_at_ms": doc.created_at_ms,
-        "expires_at_ms": doc.expires_at_ms, "revoked_at_ms": doc.revoked_at_ms,
+        "id": doc.id, "principal": doc.principal, "name": doc.name, "assurance": doc.level,
+        "created_at_ms": doc.created_at_ms, "expires_at_ms": doc.expires_at_ms, "revoked_at_ms": doc.revoked_at_ms,
     })
 }
 
@@ -221,4 +323,42 @@ pub fn routes() -> Vec<Route> {
             query: &[],
         },
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_may_give_what() {
+        use KeyError as E;
+        use PrincipalKind::{Agent, Integration, Person, Service};
+        const NOW: i64 = 1_800_000_000_000;
+        const HOUR: i64 = 3_600_000;
+        let own = |level, until_ms| Assurance { method: "key".into(), level, at_ms: NOW, until_ms };
+        let (ordinary, lasting, short) = (own(0, None), own(1, None), own(1, Some(NOW + 2 * HOUR)));
+        for (what, level, end_ms, kind, maker, expected) in [
+            ("anybody gives an ordinary key", 0, None, Person, &ordinary, Ok(())),
+            ("with an end", 0, Some(NOW + 1), Service, &ordinary, Ok(())),
+            ("far away", 0, Some(NOW + 9_000 * HOUR), Agent, &ordinary, Ok(())),
+            ("one that has ended", 0, Some(NOW), Person, &ordinary, Err(E::Past)),
+            ("an ordinary key outlives a strong maker", 0, None, Person, &short, Ok(())),
+            ("what one does not have", 1, Some(NOW + HOUR), Person, &ordinary, Err(E::Level1)),
+            ("what one has", 1, Some(NOW + HOUR), Person, &lasting, Ok(())),
+            ("for the whole time", 1, Some(NOW + ASSURED_MS_MAX), Person, &lasting, Ok(())),
+            ("for longer", 1, Some(NOW + ASSURED_MS_MAX + 1), Person, &lasting, Err(E::Lifetime)),
+            ("for ever", 1, None, Person, &lasting, Err(E::Lifetime)),
+            ("for the largest number", 1, Some(i64::MAX), Person, &lasting, Err(E::Lifetime)),
+            ("that has ended", 1, Some(NOW - 1), Person, &lasting, Err(E::Past)),
+            ("to a service", 1, Some(NOW + HOUR), Service, &lasting, Err(E::NotAPerson)),
+            ("to an integration", 1, Some(NOW + HOUR), Integration, &lasting, Err(E::NotAPerson)),
+            ("to an agent", 1, Some(NOW + HOUR), Agent, &lasting, Err(E::NotAPerson)),
+            ("as long as one's own", 1, Some(NOW + 2 * HOUR), Person, &short, Ok(())),
+            ("a moment longer", 1, Some(NOW + 2 * HOUR + 1), Person, &short, Err(E::Outlives)),
+            ("a level that there is not", 2, Some(NOW + HOUR), Person, &own(2, None), Err(E::Level)),
+            ("the highest number", u8::MAX, Some(NOW + HOUR), Person, &lasting, Err(E::Level)),
+        ] {
+            assert_eq!(grant_check(level, end_ms, kind, maker, NOW), expected, "{what}");
+        }
+    }
 }

@@ -28,6 +28,10 @@ pub const CODES: &[(&str, &str)] = &[
     ("access.key_invalid", "the API key is unknown, malformed, revoked or expired"),
     ("access.tenant_denied", "the principal does not belong to the tenant it named"),
     ("access.escalation", "a role of the platform was to be given by somebody who does not have it"),
+    (
+        "access.assurance_exceeded",
+        "a key was to prove more, or for longer, than whoever makes it has proven, or is not a person's",
+    ),
     ("access.role_unknown", "a role that does not exist was named"),
     ("access.last_admin", "the change would leave a tenant without an administrator"),
     ("access.read_denied", "none of the principal's roles may read this"),

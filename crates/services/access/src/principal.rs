@@ -66,7 +66,7 @@ impl Document for Guard {
 #[derive(Debug, thiserror::Error)]
 pub enum PrincipalError {
     /// A role that does not exist.
-    #[error("there is no role {0:?}")]
+    #[error("one of the roles does not exist")]
     RoleUnknown(String),
     /// The name cannot be used.
     #[error("a name has 1 to {NAME_BYTES_MAX} printable characters and no white space at its ends")]

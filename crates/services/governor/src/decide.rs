@@ -36,8 +36,17 @@ struct Inner {
     ids: Arc<dyn Ids>,
     keys: KeyRing,
     platform: RwLock<Option<Compiled>>,
-    tenants: RwLock<HashMap<TenantId, Compiled>>,
+    tenants: RwLock<HashMap<TenantId, Own>>,
     throttles: Mutex<Throttles>,
+}
+
+/// A tenant's own policy.
+#[derive(Clone)]
+enum Own {
+    /// It is in force beside the platform's.
+    InForce(Compiled),
+    /// There is one, and it cannot be used. Leaving it out would judge the tenant's acts too mildly, so each is denied.
+    Unusable,
 }
 
 /// What is asked.
@@ -117,7 +126,25 @@ impl Governor {
 
     /// Takes a compiled tenant policy into use, beside the platform's.
     pub fn tenant_install(&self, tenant: &TenantId, policy: Compiled) {
-        self.0.tenants.write().insert(tenant.clone(), policy);
+        self.0.tenants.write().insert(tenant.clone(), Own::InForce(policy));
+    }
+
+    /// Denies every act of a tenant whose own policy is there and cannot be used.
+    pub fn tenant_block(&self, tenant: &TenantId) {
+        self.0.tenants.write().insert(tenant.clone(), Own::Unusable);
+    }
+
+    /// Takes a tenant's own policy out of use; the platform's alone speaks about its acts.
+    pub fn tenant_withdraw(&self, tenant: &TenantId) {
+        self.0.tenants.write().remove(tenant);
+    }
+
+    /// Digest of the tenant's own policy in use.
+    pub fn tenant_policy(&self, tenant: &TenantId) -> Option<Digest> {
+        match self.0.tenants.read().get(tenant)? {
+            Own::InForce(policy) => Some(policy.digest()),
+            Own::Unusable => None,
+        }
     }
 
     /// The platform policy in use.
@@ -129,19 +156,24 @@ impl Governor {
     pub fn decide(&self, question: &Question<'_>) -> Ruling {
         let ctx = question.ctx;
         let platform = self.0.platform.read().clone();
-        let own = self.0.tenants.read().get(&ctx.tenant).cloned();
+        let own = self.0.tenants.read().get(&ctx.tenant).filter(|_| !rescues(question)).cloned();
         let granted = question.granted.filter(|granted| granted.args_digest == question.args_digest);
         let input = self.input(question, granted);
         let verdict = match &platform {
             None => Verdict::deny("policy.none"),
-            Some(platform) => {
-                let bundles: Vec<&Compiled> = std::iter::once(platform).chain(own.as_ref()).collect();
-                engine::decide(&bundles, &input)
-            }
+            Some(platform) => match &own {
+                None => engine::decide(&[platform], &input),
+                Some(Own::InForce(own)) => engine::decide(&[platform, own], &input),
+                Some(Own::Unusable) => {
+                    engine::decide(&[platform], &input).merge(Verdict::deny("policy.own_unusable"))
+                }
+            },
         };
         let policy = platform.map(|platform| match &own {
-            None => hex::encode(&platform.digest()),
-            Some(own) => format!("{}+{}", hex::encode(&platform.digest()), hex::encode(&own.digest())),
+            None | Some(Own::Unusable) => hex::encode(&platform.digest()),
+            Some(Own::InForce(own)) => {
+                format!("{}+{}", hex::encode(&platform.digest()), hex::encode(&own.digest()))
+            }
         });
         let (effect, fault) = self.weigh(question, &verdict, granted);
         let decision = Decision { id: self.0.ids.id("dec", question.now_ms), effect };
@@ -327,6 +359,12 @@ impl Governor {
         slot.1 = slot.1.saturating_add(1);
         slot.1 <= limit
     }
+}
+
+/// Whether this is the platform taking a tenant's own policy out of force. That policy has no say in it: one that denies
+/// everything, has ended or cannot be used would otherwise stay for ever, and its tenant with it.
+fn rescues(question: &Question<'_>) -> bool {
+    question.verb.act == crate::publish::WITHDRAW && question.ctx.principal.home == TenantId::platform()
 }
 
 /// Whether the approvals are as many, as different and as high as the verdict asks, and none by those it is for.

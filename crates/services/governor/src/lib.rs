@@ -3,7 +3,7 @@
 //! Every consequential act asks here before anything changes. [`policy`] answers "what do the rules say": signed bundles
 //! of Rego, checked and compiled once when they are published, evaluated in microseconds afterwards. [`decide`] puts the
 //! question, merges the answers, counts throttles, weighs approvals, and turns the result into a
-//! [`kernel::Permit`] or a [`kernel::permit::Refusal`]. [`approval`] is the record of an act that waits for people.
+//! [`kernel::Permit`] or a [`kernel::permit::Refusal`]. [`publish`] takes bundles in and out of force, [`signers`] says whose. [`approval`] is the record of an act that waits for people.
 //!
 //! There is one authorisation function, [`Governor::decide`], for every way in: API, CLI, webhook, job, approval.
 
@@ -11,6 +11,7 @@ pub mod approval;
 pub mod decide;
 pub mod policy;
 pub mod publish;
+pub mod signers;
 
 pub use decide::{Answer, Governor, Granted, Question, Ruling};
 
@@ -26,6 +27,10 @@ pub const CODES: &[(&str, &str)] = &[
         "approval.secret",
         "policy wants people to approve the act, and its arguments are secret and may not be kept",
     ),
+    ("policy.key_invalid", "a policy key to be registered is no P-256 public key in PEM"),
+    ("policy.key_known", "a policy key is registered already, or was and has been revoked"),
+    ("policy.key_limit", "the tenant has registered as many policy keys as it may"),
+    ("policy.own_unusable", "the tenant's own policy is stored and cannot be used, so every act is denied"),
     ("policy.none", "no platform policy is in force, so every act is denied"),
     ("throttle.exceeded", "more acts of this kind in a minute than policy allows"),
     ("policy.route_unmet", "policy allows the act on certain routes only, and it takes none of them"),
@@ -35,7 +40,7 @@ pub const CODES: &[(&str, &str)] = &[
 pub fn domain(governor: &Governor, store: &store::Store) -> Domain {
     Domain {
         name: "governor",
-        kinds: &["governor.approval", "governor.policy"],
+        kinds: &["governor.approval", "governor.policy", "governor.policy_key"],
         facts: &[
             "governor.decided",
             "governor.approval.requested",
@@ -44,9 +49,12 @@ pub fn domain(governor: &Governor, store: &store::Store) -> Domain {
             "governor.approval.closed",
             "governor.approval.used",
             "governor.policy.published",
+            "governor.policy.withdrawn",
+            "governor.policy_key.registered",
+            "governor.policy_key.revoked",
         ],
-        verbs: [approval::verbs(), publish::verbs(governor)].concat(),
-        routes: [approval::routes(), publish::routes()].concat(),
+        verbs: [approval::verbs(), publish::verbs(governor), signers::verbs()].concat(),
+        routes: [approval::routes(), publish::routes(), signers::routes()].concat(),
         jobs: publish::jobs(governor, store),
         codes: CODES,
     }

@@ -28,9 +28,6 @@ use store::{CommitError, Committed, Store};
 pub const TRIES_MAX: u32 = 5;
 /// Longest idempotency key, in bytes.
 pub const KEY_BYTES_MAX: usize = 128;
-/// Deepest and largest arguments are limited by the canonical profile and this, in bytes.
-pub const ARGS_BYTES_MAX: usize = 256 * 1024;
-
 /// Codes that an operator may meet.
 pub const CODES: &[(&str, &str)] = &[
     ("approval.insufficient", "policy now asks for more, or for other people, than approved the act"),
@@ -48,8 +45,15 @@ struct Inner {
     clock: Arc<dyn Clock>,
     ids: Arc<dyn Ids>,
     cell: Arc<str>,
-    verbs: OnceLock<HashMap<&'static str, Verb>>,
+    verbs: OnceLock<HashMap<&'static str, Known>>,
     workers: OnceLock<Box<dyn Fn(Lease) + Send + Sync>>,
+}
+
+/// A registered verb.
+struct Known {
+    verb: Verb,
+    /// Largest arguments, in bytes; asked of the schema once.
+    args_bytes_max: usize,
 }
 
 /// What else has to hold for an act.
@@ -138,9 +142,9 @@ impl Harness {
 
     /// Takes the verbs of all domains. Counts once; domains need the harness before it can know them.
     pub fn register(&self, domains: &[Domain]) {
-        let verbs =
-            domains.iter().flat_map(|domain| &domain.verbs).map(|verb| (verb.act, verb.clone())).collect();
-        let _ = self.0.verbs.set(verbs);
+        let known =
+            |verb: &Verb| (verb.act, Known { verb: verb.clone(), args_bytes_max: verb.args_bytes_max() });
+        let _ = self.0.verbs.set(domains.iter().flat_map(|domain| &domain.verbs).map(known).collect());
     }
 
     /// Where leases on jobs go that somebody holds but does not run.
@@ -187,7 +191,13 @@ impl Harness {
 
     /// The verb of this name.
     pub fn verb(&self, act: &str) -> Option<&Verb> {
-        self.0.verbs.get()?.get(act)
+        Some(&self.0.verbs.get()?.get(act)?.verb)
+    }
+
+    /// Largest arguments of an act, in bytes of canonical JSON. They are bounded in depth by the canonical profile.
+    pub fn args_bytes_max(&self, act: &str) -> usize {
+        let known = self.0.verbs.get().and_then(|verbs| verbs.get(act));
+        known.map_or(act::ARGS_BYTES_MAX, |known| known.args_bytes_max)
     }
 
     /// The context of a service of this installation.
@@ -202,7 +212,7 @@ impl Harness {
                 home: tenant.clone(),
             },
             on_behalf_of,
-            assurance: act::Assurance { method: "internal".into(), level: 1, at_ms: now_ms },
+            assurance: act::Assurance { method: "internal".into(), level: 1, at_ms: now_ms, until_ms: None },
             trace: trace.to_owned(),
             idempotency_key: None,
             requested_at_ms: now_ms,
@@ -273,12 +283,12 @@ impl Harness {
         let canonical = json::canonical(args).map_err(|error| {
             Fault::invalid("request.invalid", format!("the arguments are refused: {error}"))
         })?;
-        if canonical.len() > ARGS_BYTES_MAX {
-            let size = serde_json::to_vec(args).map_or(0, |bytes| bytes.len());
+        let most = self.args_bytes_max(act);
+        if canonical.len() > most {
             return Err(Fault::new(
                 Class::TooLarge,
                 "request.too_large",
-                format!("the arguments have {size} bytes"),
+                format!("the arguments have {} bytes, and this act takes {most}", canonical.len()),
             ));
         }
         if ctx.idempotency_key.as_ref().is_some_and(|key| key.is_empty() || key.len() > KEY_BYTES_MAX) {

@@ -1,6 +1,7 @@
 //! Commands that run something on this machine: the installation, the stand-ins, the configuration, the live events.
 
 use crate::exit::Failure;
+use crate::output::{self, Format, say, told};
 use crate::session::Session;
 use act::SystemIds;
 use base64::Engine as _;
@@ -11,7 +12,7 @@ use client::Client;
 use sandbox::{IncidentSeed, ModelAnswer, Sandbox};
 use serde_json::{Value, json};
 use server::Config;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use store::{SystemClock, crash};
@@ -50,13 +51,30 @@ pub fn base64_decode(text: &str) -> Option<Vec<u8>> {
     BASE64.decode(text).ok()
 }
 
-/// Writes lines to standard output. A reader that has gone away is not an error.
-pub fn say(text: &str) -> Result<(), Failure> {
-    let mut out = io::stdout().lock();
-    match writeln!(out, "{text}").and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
-        Ok(()) | Err(_) => Ok(()),
+/// `writ init`: everything that the first `serve` would make, and nothing that listens. It can be said twice.
+pub async fn init(file: Option<&PathBuf>, format: Format) -> Result<(), Failure> {
+    let config = load(file)?;
+    let folder = config.folder.clone();
+    let installed = server::init(config, Arc::new(SystemClock), Arc::new(SystemIds))
+        .await
+        .map_err(|error| Failure::Other(format!("{} ({})", chain(&error), error.code())))?;
+    let key_file = folder.join(server::admin::KEY_FILE);
+    if format == Format::Table {
+        let what = if installed.created { "made in" } else { "was there already, in" };
+        say(&format!("the installation {what} {}", folder.display()))?;
+        if key_file.exists() {
+            say(&format!("  administrator's key: {}", key_file.display()))?;
+        }
+        say(&format!("  trust fingerprint:   {}", installed.trust_fingerprint))?;
+        return say(
+            "Write the fingerprint down; whoever verifies evidence compares it. Start with `writ serve`.",
+        );
     }
+    let value = json!({
+        "created": installed.created, "folder": folder, "admin_key_file": key_file.exists().then_some(key_file),
+        "trust_fingerprint": installed.trust_fingerprint,
+    });
+    say(&output::render(&value, format)?)
 }
 
 /// `writ serve`.
@@ -67,7 +85,9 @@ pub async fn serve(file: Option<&PathBuf>) -> Result<(), Failure> {
         // A misspelled point would be a test that proves nothing.
         crash::arm(point).map_err(|why| Failure::Usage(format!("{}: {why}", crash::VARIABLE)))?;
     }
-    tracing_subscriber::fmt().with_env_filter(log_filter()).with_writer(io::stderr).init();
+    // A log that nobody reads any more is no reason to panic.
+    let log = tracing_subscriber::fmt().with_env_filter(log_filter()).with_writer(io::stderr);
+    log.log_internal_errors(false).init();
     if let Some(point) = armed {
         tracing::warn!(point, "{} is set: this process dies when it passes there", crash::VARIABLE);
     }
@@ -91,7 +111,8 @@ pub async fn serve(file: Option<&PathBuf>) -> Result<(), Failure> {
     }
 }
 
-fn load(file: Option<&PathBuf>) -> Result<Config, Failure> {
+/// The configuration in force.
+pub fn load(file: Option<&PathBuf>) -> Result<Config, Failure> {
     Config::load(file.map(PathBuf::as_path), std::env::vars()).map_err(|error| Failure::Usage(chain(&error)))
 }
 
@@ -199,8 +220,9 @@ pub async fn events(matches: &ArgMatches, session: &Session) -> Result<(), Failu
             ended = asked_to_end() => return ended.map_err(Failure::from),
         };
         match next {
-            Some(fact) => say(&fact.to_string())?,
-            None => return Ok(()),
+            Some(fact) if told(&fact.to_string())? => {}
+            // The stream has ended, or nobody reads it any more.
+            Some(_) | None => return Ok(()),
         }
     }
 }

@@ -1,38 +1,49 @@
 //! Commands that are no single API call, and the few calls that need something done before or after.
 
 pub mod demo;
+mod doctor;
 mod local;
+mod policy;
 mod verify;
 
 use crate::contract::Operation;
 use crate::exit::Failure;
-use crate::output::Format;
+use crate::output::{Format, clean, note, say};
 use crate::session::Session;
 use act::Ids as _;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use client::Client;
 use http::Method;
 use kernel::{hex, sha256};
 use serde_json::{Value, json};
 use std::path::PathBuf;
+use store::{Clock as _, SystemClock};
 
 /// The commands that are no API call.
 pub fn commands() -> Vec<Command> {
+    let config = || {
+        Arg::new("config")
+            .long("config")
+            .value_parser(value_parser!(PathBuf))
+            .help("Configuration file (TOML)")
+    };
     vec![
-        Command::new("serve").about("Run the installation: API, engine, workers").arg(
-            Arg::new("config")
-                .long("config")
-                .value_parser(value_parser!(PathBuf))
-                .help("Configuration file (TOML)"),
-        ),
+        Command::new("init")
+            .about(
+                "Make the installation's folder, signing keys and first key, and print the trust fingerprint",
+            )
+            .arg(config()),
+        Command::new("serve")
+            .about("Run the installation: API, engine, workers; makes it if it is not there")
+            .arg(config()),
+        Command::new("doctor")
+            .about("Look at configuration, folder, installation, key and clocks, and say what to do")
+            .arg(config()),
         Command::new("config")
             .about("Print the configuration in force, with every value and where it came from")
-            .arg(
-                Arg::new("config")
-                    .long("config")
-                    .value_parser(value_parser!(PathBuf))
-                    .help("Configuration file (TOML)"),
-            ),
+            .arg(config()),
         demo::command(),
         Command::new("sandbox")
             .about(
@@ -76,6 +87,16 @@ pub fn commands() -> Vec<Command> {
     ]
 }
 
+/// Commands that join a noun of the contract and are no API call.
+pub fn joining(noun: &str) -> Vec<Command> {
+    if noun == "policy" { policy::commands() } else { Vec::new() }
+}
+
+/// Runs one of [`joining`]; `None` if it is none.
+pub fn joined(noun: &str, verb: &str, matches: &ArgMatches, format: Format) -> Option<Result<(), Failure>> {
+    if noun == "policy" { policy::run(verb, matches, format) } else { None }
+}
+
 /// Runs a special command; `None` if `noun` is none.
 pub async fn run(
     noun: &str,
@@ -84,6 +105,8 @@ pub async fn run(
     format: Format,
 ) -> Option<Result<(), Failure>> {
     Some(match noun {
+        "init" => local::init(matches.get_one::<PathBuf>("config"), format).await,
+        "doctor" => doctor::run(matches.get_one::<PathBuf>("config"), session, format).await,
         "serve" => local::serve(matches.get_one::<PathBuf>("config")).await,
         "config" => local::config(matches.get_one::<PathBuf>("config")),
         "demo" => demo::run(matches).await,
@@ -98,15 +121,36 @@ pub async fn run(
 pub fn completions(matches: &ArgMatches, mut command: Command) -> Result<(), Failure> {
     let shell = matches.get_one::<clap_complete::Shell>("shell").copied();
     let shell = shell.ok_or_else(|| Failure::Usage("no shell".into()))?;
-    clap_complete::generate(shell, &mut command, "writ", &mut std::io::stdout());
-    Ok(())
+    // Not straight to the terminal: the generator panics when its reader goes away.
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut command, "writ", &mut script);
+    let script = String::from_utf8(script).map_err(|_| Failure::Other("the script is no text".into()))?;
+    say(script.trim_end())
 }
 
 /// Changes the options of calls that do more than call.
 pub fn amend(operation: &Operation, command: Command) -> Command {
     match (operation.noun.as_str(), operation.verb.as_str()) {
         // The secret is made here and only its hash is sent.
-        ("key", "create") => command.mut_arg("secret_sha256", |arg| arg.required(false).hide(true)),
+        ("key", "create") => command.mut_arg("secret_sha256", |arg| arg.required(false).hide(true)).arg(
+            Arg::new("expires-in")
+                .long("expires-in")
+                .value_name("30m|8h|7d")
+                .value_parser(span_ms)
+                .conflicts_with("expires_at_ms")
+                .help("When it ends, counted from now"),
+        ),
+        // A bundle is a file; its base64 is for those who have it already.
+        ("policy", "publish") => command
+            .mut_arg("bundle_base64", |arg| arg.required(false).hide(true).conflicts_with("bundle"))
+            .arg(
+                Arg::new("bundle")
+                    .long("bundle")
+                    .value_name("FILE")
+                    .required_unless_present("bundle_base64")
+                    .value_parser(value_parser!(PathBuf))
+                    .help("The bundle, as `writ policy sign` wrote it"),
+            ),
         // The digest of what was shown comes from what was just shown.
         ("approval", "grant") => command.mut_arg("preview_digest", |arg| {
             arg.required(false)
@@ -123,30 +167,55 @@ pub fn amend(operation: &Operation, command: Command) -> Command {
     }
 }
 
+/// Reads a span of time: a number and `m`, `h` or `d`. In milliseconds.
+fn span_ms(text: &str) -> Result<i64, String> {
+    let wrong = || "a span is a number and m, h or d, such as 30m, 8h or 7d".to_owned();
+    let unit = text.chars().next_back().ok_or_else(wrong)?;
+    let unit_ms: i64 = match unit {
+        'm' => 60_000,
+        'h' => 3_600_000,
+        'd' => 86_400_000,
+        _ => return Err(wrong()),
+    };
+    let number: u32 = text.strip_suffix(unit).unwrap_or_default().parse().map_err(|_| wrong())?;
+    // 2³² days are less than 2⁶³ milliseconds.
+    if number == 0 { Err(wrong()) } else { Ok(i64::from(number) * unit_ms) }
+}
+
 /// Does what has to happen before a call. Returns a secret that has to be shown with its result.
 pub async fn prepare(
     operation: &Operation,
+    matches: &ArgMatches,
     client: &Client,
     path: &str,
     body: Option<&mut Value>,
 ) -> Result<Option<String>, Failure> {
     let Some(Value::Object(body)) = body else { return Ok(None) };
+    // Asked for by name only where the command has it: another command does not know the option.
+    if (operation.noun.as_str(), operation.verb.as_str()) == ("key", "create")
+        && let Some(span_ms) = matches.get_one::<i64>("expires-in")
+    {
+        body.insert("expires_at_ms".into(), json!(SystemClock.now_ms().saturating_add(*span_ms)));
+    }
     match (operation.noun.as_str(), operation.verb.as_str()) {
         ("key", "create") if !body.contains_key("secret_sha256") => {
             let secret = hex::encode(&act::SystemIds.entropy());
             body.insert("secret_sha256".into(), json!(hex::encode(&sha256(secret.as_bytes()))));
             Ok(Some(secret))
         }
+        ("policy", "publish") => {
+            if let Some(file) = matches.get_one::<PathBuf>("bundle") {
+                body.insert("bundle_base64".into(), json!(BASE64.encode(policy::bundle_read(file)?)));
+            }
+            Ok(None)
+        }
         ("approval", "grant") if !body.contains_key("preview_digest") => {
             let shown =
                 client.call(Method::GET, path.trim_end_matches("/grant"), &[], None, None).await?.body;
-            eprintln!("You grant {}:", shown["act"].as_str().unwrap_or_default());
+            note(&format!("You grant {}:", clean(shown["act"].as_str().unwrap_or_default())));
             for line in shown["preview"].as_array().into_iter().flatten() {
-                eprintln!(
-                    "  {}: {}",
-                    line["label"].as_str().unwrap_or_default(),
-                    line["text"].as_str().unwrap_or_default()
-                );
+                let part = |name: &str| clean(line[name].as_str().unwrap_or_default());
+                note(&format!("  {}: {}", part("label"), part("text")));
             }
             body.insert("preview_digest".into(), shown["preview_digest"].clone());
             Ok(None)
@@ -169,4 +238,25 @@ pub fn finish(operation: &Operation, matches: &ArgMatches, value: &mut Value) ->
     std::fs::write(file, bytes)?;
     value["bundle_base64"] = json!(format!("(written to {})", file.display()));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn spans_of_time() {
+        for (text, expected) in [
+            ("30m", Some(1_800_000)),
+            ("8h", Some(28_800_000)),
+            ("7d", Some(604_800_000)),
+            ("0h", None),
+            ("h", None),
+            ("", None),
+            ("8", None),
+            ("-8h", None),
+            ("8hh", None),
+            ("99999999999d", None),
+        ] {
+            assert_eq!(super::span_ms(text).ok(), expected, "{text}");
+        }
+    }
 }

@@ -3,9 +3,8 @@
 //! It needs no server and no network. What it is told to trust comes from the caller's own file; a bundle that brought its
 //! own keys would only prove that somebody has keys.
 
-use super::local::say;
 use crate::exit::Failure;
-use crate::output::{self, Format};
+use crate::output::{self, Format, say};
 use act::Coded as _;
 use clap::ArgMatches;
 use evidence::archive::BUNDLE_BYTES_MAX;

@@ -4,4 +4,6 @@
 mod codes;
 mod deaths;
 mod demo;
+mod policy;
 mod process;
+mod shell;

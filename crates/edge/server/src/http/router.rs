@@ -97,7 +97,10 @@ async fn carry_out(
             match call {
                 Call::Verb(act) => {
                     let ctx = Ctx { idempotency_key: idempotency_key(&parts.headers)?, ..ctx };
-                    let body = bytes(app, &parts.headers, body).await?;
+                    // An act that takes more than most says so in its row.
+                    let most = app.house.harness.args_bytes_max(act);
+                    let more = if most > act::ARGS_BYTES_MAX { most } else { 0 };
+                    let body = bytes(app, &parts.headers, body, more).await?;
                     let args = input::arguments(&parts.headers, &body, params)?;
                     act_on(app, ctx, act, args).await
                 }
@@ -124,9 +127,10 @@ fn joined(mut path: input::Params, query: input::Params) -> input::Params {
     path
 }
 
-async fn bytes(app: &App, headers: &HeaderMap, body: Body) -> Result<bytes::Bytes, Problem> {
+/// A body of at most the configured size, or of `more` bytes where that is more.
+async fn bytes(app: &App, headers: &HeaderMap, body: Body, more: usize) -> Result<bytes::Bytes, Problem> {
     let limits = &app.house.config.limits;
-    input::body(headers, body, limits.body_bytes, Duration::from_millis(limits.body_read_ms)).await
+    input::body(headers, body, limits.body_bytes.max(more), Duration::from_millis(limits.body_read_ms)).await
 }
 
 /// Whether the caller may read under `permission`.
@@ -163,7 +167,7 @@ async fn receive_one(
             .map_err(|_| Refusal::Header.because(format!("the header {name} is not visible ASCII")))?;
         headers.push((name.as_str().to_owned(), value.to_owned()));
     }
-    let body = bytes(app, &parts.headers, body).await?;
+    let body = bytes(app, &parts.headers, body, 0).await?;
     let delivery = receive(&path, &headers, &body).await?;
     asker.tenant = delivery.ctx.tenant.clone();
     let ctx = Ctx { trace: id.0.to_string(), ..delivery.ctx };

@@ -192,6 +192,9 @@ async fn tricks_with_paths_and_methods() {
     world.running.shutdown().await;
 }
 
+/// Something that a caller may have put in the wrong place and that belongs to nobody else's eyes.
+const CANARY: &str = "canary-4711";
+
 /// D13: whatever goes wrong, nobody learns what is behind.
 #[tokio::test]
 async fn errors_say_nothing_about_the_inside() {
@@ -226,7 +229,9 @@ async fn errors_say_nothing_about_the_inside() {
             .keys()
             .filter(|name| !path_params(route.path).contains(&name.as_str()))
         {
-            for wrong in [json!({"a": 1}), json!(["a"]), json!(-1), json!(1e300), Value::Null] {
+            let wrong = [json!({"a": 1}), json!(["a"]), json!(-1), json!(1e300), Value::Null];
+            let canary = [json!({CANARY: CANARY}), json!([CANARY]), json!([{CANARY: [CANARY]}])];
+            for wrong in wrong.into_iter().chain(canary) {
                 let mut args = example.args.clone();
                 args[name] = wrong;
                 let (path, body) = split(route.path, &args);
@@ -250,6 +255,7 @@ async fn errors_say_nothing_about_the_inside() {
         {
             assert!(!text.contains(inside), "{inside}: {text}");
         }
+        assert!(!text.contains(CANARY), "it repeats what was sent: {text}");
         assert_eq!(answer.header("server"), None);
     }
     world.running.shutdown().await;

@@ -9,8 +9,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use governor::policy::Files;
 use governor::policy::bundle::{bundle_build, bundle_sign};
 use governor::policy::defaults::{PLATFORM_SCOPE, platform_sources};
+use governor::policy::signer::Signer;
 use kernel::{TenantId, hex, sha256};
 use serde_json::{Value, json};
 
@@ -122,6 +124,49 @@ pub const EXAMPLES: &[(&str, Prepare)] = &[
     ("governor.policy.publish", |world| {
         async { by_platform(world, json!({"bundle_base64": policy(world, "")})) }.boxed()
     }),
+    ("governor.policy.withdraw", |world| {
+        async {
+            let signer = signer(world, &[9; 32]).await;
+            let files = Files::from([("a.rego".to_owned(), ALLOWS.as_bytes().to_vec())]);
+            let (mut manifest, _) = platform_sources().unwrap();
+            let now_ms = world.house().harness.now_ms();
+            // Each example is later than the one before it.
+            let later: u64 = world.unused("").trim().parse().unwrap();
+            manifest.metadata.seq = u64::try_from(now_ms).unwrap() + 1_000_000 * later;
+            manifest.metadata.not_after_ms = now_ms + 3_600_000;
+            let bundle =
+                signer.sign(&bundle_build(&manifest, &files).unwrap(), world.tenant().as_str()).unwrap();
+            let publish = by_admin(world, json!({"bundle_base64": BASE64.encode(bundle)}));
+            let (mut facts, before) = (world.house().store.hints().facts, world.size(&world.tenant()).await);
+            carry_out(world, "governor.policy.publish", &publish).send().await.ok();
+            // The job that takes it into use leaves a fact as well; nothing else shall be going on when the act comes.
+            while !world
+                .leaves(&world.tenant(), before)
+                .await
+                .iter()
+                .any(|leaf| leaf["outcome"]["in_force"] == true)
+            {
+                facts.changed().await.unwrap();
+            }
+            by_admin(world, json!({}))
+        }
+        .boxed()
+    }),
+    ("governor.policy_key.register", |world| {
+        async {
+            let entropy = sha256(world.unused("registered").as_bytes());
+            let key = Signer::from_entropy(&entropy).unwrap().public_pem().unwrap();
+            by_admin(world, json!({"name": "example", "public_key": key}))
+        }
+        .boxed()
+    }),
+    ("governor.policy_key.revoke", |world| {
+        async {
+            let entropy = sha256(world.unused("revoked").as_bytes());
+            by_admin(world, json!({"policy_key": signer(world, &entropy).await.id()}))
+        }
+        .boxed()
+    }),
     ("custody.secret.put", |world| {
         async {
             by_admin(world, json!({"name": "example", "purpose": "a test", "value": "canary-value-4711"}))
@@ -212,6 +257,18 @@ pub const EXAMPLES: &[(&str, Prepare)] = &[
         .boxed()
     }),
 ];
+
+/// A tenant's policy that adds nothing to the platform's.
+const ALLOWS: &str = "package writ\n\ndefault verdict := {\"effect\": \"ALLOW\"}\n";
+
+/// A key that the first tenant has registered.
+async fn signer(world: &World, entropy: &[u8; 32]) -> Signer {
+    let signer = Signer::from_entropy(entropy).unwrap();
+    let register = by_admin(world, json!({"name": "example", "public_key": signer.public_pem().unwrap()}));
+    let answer = carry_out(world, "governor.policy_key.register", &register).send().await;
+    assert!([200, 409].contains(&answer.status), "{}", answer.text());
+    signer
+}
 
 /// A workflow that nobody has published.
 fn workflow(world: &World) -> (String, String) {

@@ -418,7 +418,11 @@ async fn refused_traffic_is_one_fact_however_much_it_is() {
 #[tokio::test]
 async fn the_edges_own_rows() {
     let world = World::start().await;
-    assert_eq!(world.ask(Method::Get, "/healthz").send().await.ok(), json!({"status": "alive"}));
+    let alive = world.ask(Method::Get, "/healthz").send().await.ok();
+    let now_ms = world.house().harness.now_ms();
+    assert!(alive["now_ms"].as_i64().is_some_and(|at_ms| at_ms <= now_ms && at_ms > 0), "{alive}");
+    let version = env!("CARGO_PKG_VERSION");
+    assert_eq!(alive, json!({"status": "alive", "version": version, "now_ms": alive["now_ms"]}));
     assert_eq!(world.ask(Method::Get, "/readyz").send().await.ok(), json!({"status": "ready"}));
     assert_eq!(world.ask(Method::Get, "/openapi.json").send().await.ok()["openapi"], "3.1.0");
     let metrics = world.ask(Method::Get, "/metrics").key(&world.admin).send().await;

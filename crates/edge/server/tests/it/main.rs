@@ -8,5 +8,6 @@ mod hostile;
 mod life;
 mod support;
 mod table;
+mod tenant_policy;
 mod waiting;
 mod workers;

@@ -203,7 +203,7 @@ fn ctx(tenant: &TenantId, connector: &Connector, delivery: &str, trace: &str, no
             home: tenant.clone(),
         },
         on_behalf_of: Vec::new(),
-        assurance: Assurance { method: "signature".into(), level: 0, at_ms: now_ms },
+        assurance: Assurance { method: "signature".into(), level: 0, at_ms: now_ms, until_ms: None },
         trace: trace.to_owned(),
         idempotency_key: Some(format!("hook:{delivery}")),
         requested_at_ms: now_ms,

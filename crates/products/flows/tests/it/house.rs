@@ -87,7 +87,7 @@ pub fn person(house: &House, name: &str, roles: &[&str]) -> Ctx {
             home: house.tenant.clone(),
         },
         on_behalf_of: Vec::new(),
-        assurance: Assurance { method: "key".into(), level: 1, at_ms: house.clock.now_ms() },
+        assurance: Assurance { method: "key".into(), level: 1, at_ms: house.clock.now_ms(), until_ms: None },
         trace: "trc_test".into(),
         idempotency_key: None,
         requested_at_ms: house.clock.now_ms(),

@@ -177,7 +177,7 @@ impl House {
                 home: tenant(name),
             },
             on_behalf_of: vec![],
-            assurance: Assurance { method: "key".into(), level: 0, at_ms: 1 },
+            assurance: Assurance { method: "key".into(), level: 0, at_ms: 1, until_ms: None },
             trace: "t".into(),
             idempotency_key: None,
             requested_at_ms: 1,

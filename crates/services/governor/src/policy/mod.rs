@@ -41,6 +41,8 @@ mod isolate;
 mod jws;
 pub mod lint;
 pub mod publish;
+pub mod signer;
+pub mod source;
 
 pub use bundle::{Bundle, BundleError, Files, KeyRecord, KeyRing, Manifest, Metadata, Seen};
 pub use codes::CODES;

@@ -23,8 +23,9 @@ mod stage;
 
 pub use data::samples;
 
-use super::local::{asked_to_end, say};
+use super::local::asked_to_end;
 use crate::exit::Failure;
+use crate::output::{note, say};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use data::Tickets;
 use stage::{Provider, Stage};
@@ -62,7 +63,7 @@ pub async fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let tickets = Tickets::load(path("tickets"), matches.get_one::<usize>("limit").copied())?;
     let folder = stage::folder(path("data"))?;
     let log = stage::log_to(&folder)?;
-    let tell = |text: &str| if json { eprintln!("{text}") } else { println_lossy(text) };
+    let tell = |text: &str| if json { note(text) } else { println_lossy(text) };
     let provider = Provider::from_env();
     tell(&format!("Starting writ and the stand-ins in {}", folder.display()));
     let stage = Stage::set(&folder, &tickets, &provider).await?;
@@ -96,13 +97,13 @@ async fn show(stage: &Stage, tickets: &Tickets, left: usize, once: bool, json: b
     let played = drive::play(stage, &tickets.asked, left, json).await?;
     let report = report::report(stage, &played, tickets).await?;
     if json {
-        eprintln!("{}", report.text(stage));
+        note(&report.text(stage));
     } else {
         say(&report.text(stage))?;
     }
     if !once {
         let next = report.next(stage, &played);
-        if json { eprintln!("{next}") } else { say(&next)? }
+        if json { note(&next) } else { say(&next)? }
     }
     let summary = &report.summary;
     if json {
