@@ -32,7 +32,7 @@ fn ctx(tenant: &TenantId) -> Ctx {
             home: tenant.clone(),
         },
         on_behalf_of: Vec::new(),
-        assurance: Assurance { method: "key".into(), level: 0, at_ms: 0 },
+        assurance: Assurance { method: "key".into(), level: 0, at_ms: 0, until_ms: None },
         trace: "trc_bench".into(),
         idempotency_key: None,
         requested_at_ms: 0,

@@ -51,7 +51,9 @@ pub enum ProvidersError {
     #[error("models.azure_openai.api_version is not made of letters, digits and hyphens")]
     ApiVersion,
     /// The fallbacks are too many, name no model, or name the same one twice.
-    #[error("models.fallback names a pair twice, a model as its own fallback, no provider/model, or more than 32 pairs")]
+    #[error(
+        "models.fallback names a pair twice, a model as its own fallback, no provider/model, or more than 32 pairs"
+    )]
     Fallback,
 }
 
@@ -102,7 +104,8 @@ pub fn providers(
 
 fn fallbacks(pairs: &[config::ModelFallback]) -> Result<BTreeMap<String, Vec<Fallback>>, ProvidersError> {
     let mut found = BTreeMap::<String, Vec<Fallback>>::new();
-    let is_pin = |text: &str| text.split_once('/').is_some_and(|(left, right)| !left.is_empty() && !right.is_empty());
+    let is_pin =
+        |text: &str| text.split_once('/').is_some_and(|(left, right)| !left.is_empty() && !right.is_empty());
     for pair in pairs {
         let others = found.entry(pair.of.clone()).or_default();
         let known = pair.of == pair.to || others.iter().any(|other| other.pin == pair.to);

@@ -48,7 +48,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         let config = Config { linear_milli, ..Config::default() };
         let is_default = config == Config::default();
         let outcome = match folds {
-            None => evaluate(&training.iter().collect::<Vec<_>>(), &rows.iter().collect::<Vec<_>>(), &config)?,
+            None => {
+                evaluate(&training.iter().collect::<Vec<_>>(), &rows.iter().collect::<Vec<_>>(), &config)?
+            }
             Some(folds) => {
                 let mut all = Outcome::default();
                 for fold in 0..folds {

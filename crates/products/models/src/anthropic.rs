@@ -25,8 +25,8 @@ use crate::{
     contract::{Answer, Ask, Tokens, Usage},
     digest, prompt, strict_json,
     wire::{
-        self, Failure, MALFORMED, OVERSIZED, ProviderError, REFUSED, REPLY_BYTES_MAX, RequestParts, TOOL_CALL,
-        TRUNCATED,
+        self, Failure, MALFORMED, OVERSIZED, ProviderError, REFUSED, REPLY_BYTES_MAX, RequestParts,
+        TOOL_CALL, TRUNCATED,
     },
 };
 
@@ -225,7 +225,10 @@ fn error_class(headers: &[(String, String)], error: &Value) -> Failure {
 }
 
 fn is_too_long(error: &Value) -> bool {
-    error.get("message").and_then(Value::as_str).is_some_and(|message| message.starts_with("prompt is too long"))
+    error
+        .get("message")
+        .and_then(Value::as_str)
+        .is_some_and(|message| message.starts_with("prompt is too long"))
 }
 
 fn is_spent(error: &Value) -> bool {

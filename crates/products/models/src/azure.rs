@@ -18,11 +18,7 @@
 //!
 //! Follows the vendor's data-plane reference; deployments and versions are those of the vendor's own Python client.
 
-use crate::{
-    contract::Ask,
-    openai,
-    wire::RequestParts,
-};
+use crate::{contract::Ask, openai, wire::RequestParts};
 
 /// Longest `api-version`, in bytes: `2024-10-21`, `2025-04-01-preview`.
 pub const API_VERSION_BYTES_MAX: usize = 32;
@@ -42,7 +38,11 @@ pub fn request(ask: &Ask, api_version: Option<&str>, stream: bool) -> RequestPar
     }
     parts.path = match api_version {
         Some(version) => {
-            format!("/openai/deployments/{}{}?api-version={version}", path_segment(&ask.model.model), openai::PATH)
+            format!(
+                "/openai/deployments/{}{}?api-version={version}",
+                path_segment(&ask.model.model),
+                openai::PATH
+            )
         }
         None => format!("/openai/v1{}", openai::PATH),
     };

@@ -235,7 +235,8 @@ impl Baseline {
         let mut hits = self.index.nearest(text, self.config.neighbours);
         hits.retain(|hit| u64::from(hit.similarity) >= similarity_min);
         let empty_seats = (self.config.neighbours - hits.len()) as u64;
-        let total = hits.iter().map(|hit| u64::from(hit.similarity)).sum::<u64>() + empty_seats * similarity_min;
+        let total =
+            hits.iter().map(|hit| u64::from(hit.similarity)).sum::<u64>() + empty_seats * similarity_min;
         let linear = self.linear.as_ref().and_then(|linear| linear.shares(text));
         let mut ranked: Vec<(&str, u64)> = Vec::new();
         for (at, label) in self.labels.iter().enumerate() {

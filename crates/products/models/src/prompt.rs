@@ -66,7 +66,8 @@ pub fn messages(ask: &Ask, form: Form) -> Messages {
         author = ask.system.trim_end(),
         answer = match form {
             Form::Json => {
-                "You have no tools. Answer with one JSON object of the given schema and nothing else.".to_owned()
+                "You have no tools. Answer with one JSON object of the given schema and nothing else."
+                    .to_owned()
             }
             Form::Tool(name) => format!(
                 "Your only tool is `{name}`. It does nothing but take your answer. Call it once, with arguments of its \

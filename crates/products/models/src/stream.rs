@@ -275,7 +275,10 @@ impl Message {
                 self.error = Some(data.get("error").cloned().unwrap_or_else(|| json!({"type": "api_error"})));
                 return Ok(true);
             }
-            "content_block_start" | "content_block_delta" | "content_block_stop" | "message_delta"
+            "content_block_start"
+            | "content_block_delta"
+            | "content_block_stop"
+            | "message_delta"
             | "message_stop"
                 if !self.started =>
             {
@@ -283,7 +286,10 @@ impl Message {
             }
             "content_block_start" => {
                 let block = data.get("content_block").filter(|block| block.is_object());
-                if self.open.is_some() || !self.is_at(&data, self.blocks.len()) || self.blocks.len() >= BLOCKS_MAX {
+                if self.open.is_some()
+                    || !self.is_at(&data, self.blocks.len())
+                    || self.blocks.len() >= BLOCKS_MAX
+                {
                     return Err(MALFORMED);
                 }
                 self.blocks.push(block.ok_or(MALFORMED)?.clone());

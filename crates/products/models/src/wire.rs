@@ -141,7 +141,9 @@ pub(crate) fn provider_word(value: &Value) -> Option<String> {
 /// The model's name as a reply may carry it.
 pub(crate) fn model_name(reply: &Value) -> Result<String, Failure> {
     let name = reply.get("model").and_then(Value::as_str);
-    name.filter(|name| !name.is_empty() && name.len() <= MODEL_NAME_BYTES_MAX).map(str::to_owned).ok_or(MALFORMED)
+    name.filter(|name| !name.is_empty() && name.len() <= MODEL_NAME_BYTES_MAX)
+        .map(str::to_owned)
+        .ok_or(MALFORMED)
 }
 
 /// A count that may be absent: 0 if it is missing or null, nothing if it is there and not a count.

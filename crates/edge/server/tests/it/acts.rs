@@ -233,9 +233,8 @@ pub const EXAMPLES: &[(&str, Prepare)] = &[
     ("flows.run.signal", |world| {
         async {
             let name = world.unused("signalled").replace(' ', "-");
-            let yaml = format!(
-                "name: {name}\nsteps:\n  - {{id: hear, wait: {{signal: go, timeout_ms: 60000}}}}\n"
-            );
+            let yaml =
+                format!("name: {name}\nsteps:\n  - {{id: hear, wait: {{signal: go, timeout_ms: 60000}}}}\n");
             let publish = by_admin(world, json!({"yaml": yaml}));
             carry_out(world, "flows.workflow.publish", &publish).send().await.ok();
             let start = by_admin(world, json!({"workflow": name, "event": {}}));

@@ -536,7 +536,7 @@ impl Poller {
                 home: tenant.clone(),
             },
             on_behalf_of: Vec::new(),
-            assurance: Assurance { method: "poll".into(), level: 0, at_ms: now_ms },
+            assurance: Assurance { method: "poll".into(), level: 0, at_ms: now_ms, until_ms: None },
             trace: harness.ids().id("trc", now_ms).to_string(),
             idempotency_key: Some(format!("poll:{key}")),
             requested_at_ms: now_ms,

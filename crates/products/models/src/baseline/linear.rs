@@ -61,7 +61,8 @@ impl Linear {
         kept.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
         kept.truncate(WEIGHTS_MAX / labels.max(1));
         let all = texts.len() as f64;
-        let idf = kept.iter().map(|(_, count)| ((1.0 + all) / (1.0 + f64::from(*count))).ln() + 1.0).collect();
+        let idf =
+            kept.iter().map(|(_, count)| ((1.0 + all) / (1.0 + f64::from(*count))).ln() + 1.0).collect();
         let words = kept.iter().enumerate().map(|(at, (word, _))| ((*word).to_owned(), at as u32)).collect();
         let mut linear = Linear { words, idf, labels, weights: Vec::new() };
         let vectors: Vec<Vector> = counted.iter().map(|counts| linear.vector(counts)).collect();

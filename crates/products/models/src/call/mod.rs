@@ -20,8 +20,8 @@ pub use provider::{FALLBACKS_MAX, Fallback, Hosted, OpenKey, Providers};
 
 use crate::check::{Checker, Violation};
 use crate::contract::{Ask, Pin, Usage};
-use attempts::{Attempt, Ended};
 use act::{Class, Ctx, Domain, Draw as _, Fault};
+use attempts::{Attempt, Ended};
 use billing::price;
 use contracts::models::{ModelCall, ModelCalls, ModelReply};
 use futures::FutureExt as _;

@@ -149,9 +149,7 @@ impl Hosted {
             wire::header(&headers, "content-type").is_some_and(|kind| kind.starts_with("text/event-stream"));
         if status != 200 || !is_stream {
             let mut body = Vec::new();
-            while let Some(chunk) =
-                reply.chunk().await.map_err(|error| unreached(&error, Usage::Unknown))?
-            {
+            while let Some(chunk) = reply.chunk().await.map_err(|error| unreached(&error, Usage::Unknown))? {
                 body.extend_from_slice(&chunk);
                 if body.len() > REPLY_BYTES_MAX {
                     break;
@@ -159,7 +157,8 @@ impl Hosted {
             }
             return self.dialect.reply(status, &headers, &body).map_err(failed);
         }
-        let (mut decoder, mut assembly, mut digest) = (sse::Decoder::new(), self.dialect.assembly(), Sha256::new());
+        let (mut decoder, mut assembly, mut digest) =
+            (sse::Decoder::new(), self.dialect.assembly(), Sha256::new());
         while !assembly.is_over() {
             let chunk = match reply.chunk().await {
                 Ok(Some(chunk)) => chunk,

@@ -45,7 +45,8 @@ fn check(folder: &str, run: impl Fn(Value) -> Vec<(&'static str, Value)>) {
                 format!("{case}.{variant}.out.json")
             };
             if update {
-                fs::write(path.join(&output), format!("{}\n", serde_json::to_string_pretty(&got).unwrap())).unwrap();
+                fs::write(path.join(&output), format!("{}\n", serde_json::to_string_pretty(&got).unwrap()))
+                    .unwrap();
             }
             let want: Value = serde_json::from_slice(&fs::read(path.join(&output)).unwrap_or_default())
                 .unwrap_or_else(|_| panic!("{folder}/{output}: no output yet, run with UPDATE_GOLDEN=1"));
@@ -144,7 +145,10 @@ fn streams() {
                 }
                 outcome(assembly.finish(&headers(&input), "digest of the bytes".to_owned()))
             });
-            assert!(results.iter().all(|result| *result == results[0]), "{name}: not the same in other pieces");
+            assert!(
+                results.iter().all(|result| *result == results[0]),
+                "{name}: not the same in other pieces"
+            );
             vec![("", results[0].take())]
         });
     }
@@ -154,9 +158,8 @@ fn streams() {
 #[test]
 fn whole_and_streamed_agree() {
     for (name, _) in dialects() {
-        let read = |path: &str| -> Value {
-            serde_json::from_slice(&fs::read(golden(path)).unwrap()).unwrap()
-        };
+        let read =
+            |path: &str| -> Value { serde_json::from_slice(&fs::read(golden(path)).unwrap()).unwrap() };
         let mut whole = read(&format!("reply/{name}/ok.out.json"));
         let mut streamed = read(&format!("stream/{name}/ok.out.json"));
         for out in [&mut whole, &mut streamed] {

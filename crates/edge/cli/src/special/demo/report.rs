@@ -14,7 +14,7 @@ use evidence::trust::Trust;
 use http::Method;
 use models::score;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
