@@ -223,3 +223,28 @@ async fn a_full_disk_refuses_loses_nothing_and_is_over_when_there_is_room() {
     assert!(report.ok(), "{report:?}");
     world.running.shutdown().await;
 }
+
+/// Where SQLite keeps the version of a schema in the head of its file (four bytes, the highest first).
+const USER_VERSION_AT: std::ops::Range<usize> = 60..64;
+
+#[tokio::test]
+async fn a_folder_of_another_schema_is_refused_and_not_misread() {
+    let world = World::start().await;
+    let config = (*world.house().config).clone();
+    let World { running, folder, .. } = world;
+    running.shutdown().await;
+    let file = config.folder.join("writ.db");
+    let good = std::fs::read(&file).unwrap();
+    let mut other = good.clone();
+    other[USER_VERSION_AT].copy_from_slice(&99u32.to_be_bytes());
+    std::fs::write(&file, &other).unwrap();
+    let start = || server::serve(config.clone(), Arc::new(SystemClock), Arc::new(SystemIds));
+    let error = start().await.map(|_| ()).unwrap_err();
+    assert_eq!(error.code(), "edge.store_unusable");
+    let StartError::Store(why) = &error else { panic!("{error}") };
+    assert!(why.to_string().contains("schema version 99"), "{why}");
+    assert_eq!(std::fs::read(&file).unwrap(), other, "it was touched");
+    std::fs::write(&file, &good).unwrap();
+    start().await.unwrap().shutdown().await;
+    drop(folder);
+}
