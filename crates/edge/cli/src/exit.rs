@@ -62,6 +62,11 @@ impl Failure {
             Failure::Client(ClientError::Problem(problem)) if problem.status == 401 => {
                 Some("Give a key with WRIT_KEY or --key-file; `writ serve` writes the first one to admin.key in its folder.".into())
             }
+            // A tenant's own policy has codes of its own, and no pages here.
+            Failure::Client(ClientError::Problem(problem)) if problem.body["class"] == "denied" => Some(format!(
+                "See docs/errors/{}.md; a code without a page is one of the tenant's own policy.",
+                problem.code
+            )),
             Failure::Client(ClientError::Problem(problem)) => Some(format!("See docs/errors/{}.md.", problem.code)),
             Failure::Waiting(approval) => Some(format!("Somebody else decides: writ approval show {approval}")),
             Failure::Usage(_) | Failure::Evidence(_) | Failure::Other(_) | Failure::Client(_) => None,

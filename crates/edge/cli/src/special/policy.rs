@@ -69,8 +69,9 @@ pub fn commands() -> Vec<Command> {
             .arg(Arg::new("scope").long("scope").required(true).help("Whose policy it is: a tenant's id, or `platform`"))
             .arg(path("out", "Where the bundle goes"))
             .arg(
-                Arg::new("seq").long("seq").value_name("N").value_parser(value_parser!(u64)).help(
-                    "Sequence number, higher than that of the last bundle; that of .manifest, or the time, if not given",
+                Arg::new("seq").long("seq").value_name("N|now").value_parser(seq_parse).help(
+                    "Sequence number, higher than that of the last bundle; `now` is the time in milliseconds; without it \
+                     that of .manifest, or the time",
                 ),
             )
             .arg(Arg::new("revision").long("revision").help("Name of this version; that of .manifest, or the folder's"))
@@ -94,6 +95,14 @@ pub fn run(verb: &str, matches: &ArgMatches, format: Format) -> Option<Result<()
         "sign" => sign(matches, format),
         _ => return None,
     })
+}
+
+/// A sequence number: a number, or the time, which only goes on.
+fn seq_parse(text: &str) -> Result<u64, String> {
+    if text == "now" {
+        return u64::try_from(SystemClock.now_ms()).map_err(|_| "the clock is before 1970".to_owned());
+    }
+    text.parse().map_err(|_| "a sequence number is a whole number, or now".to_owned())
 }
 
 /// The bytes of a bundle, for publication.

@@ -190,7 +190,7 @@ fn a_tenant_writes_signs_and_publishes_its_policy() {
             "--scope",
             "platform",
             "--seq",
-            "99999999999999",
+            "now",
             "--out",
             "platform.tar.gz",
         ],

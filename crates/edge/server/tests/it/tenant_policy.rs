@@ -396,6 +396,10 @@ async fn hostile_bundles_are_refused_or_deny() {
     tenant.create("blocked").await.refused(403, "tenant.blocked");
     tenant.publish(&in_force).await.ok();
 
+    // A key that two tenants have registered signs for each in its own name only.
+    neighbour.register(&signer(1)).await.ok();
+    neighbour.publish(&in_force).await.refused(422, "policy.bundle_signature");
+
     // What the probes let through and an act then drives too far is denied, and the next act is judged as ever.
     let slow = "verdict := {\"effect\": \"DENY\"} if {\n\tinput.action == \"access.principal.create\"\n\tcount({[a, b] | some a in input.args.roles; some b in input.args.roles}) < 0\n}";
     tenant.enforce(&with(slow)).await;
