@@ -108,10 +108,10 @@ async fn killed_at_random_among_faults_of_the_other_side() {
             [Fault::DropBefore, Fault::DropAfter, Fault::ErrorAfter, Fault::Cut, Fault::Status(429, Some(2))];
         desk.look(|seen| {
             for _ in 0..draw(3) {
-                seen.write_faults.push_back(faults[draw(5)].clone());
+                seen.write_faults.push_back(faults[draw(5)]);
             }
             for _ in 0..draw(3) {
-                seen.read_faults.push_back([Fault::DropAfter, Fault::Status(503, None)][draw(2)].clone());
+                seen.read_faults.push_back([Fault::DropAfter, Fault::Status(503, None)][draw(2)]);
             }
         });
         let run = house.event(event()).await;
