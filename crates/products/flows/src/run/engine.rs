@@ -247,10 +247,13 @@ impl Engine {
             return Ok(Move::new(run, then, Vec::new()));
         }
         if let Some(pending) = run.pending.clone() {
-            if let Some(moved) = self.guarded(bench, &run, &pending.connector).await? {
+            let fresh = bench.job.send && bench.lease.starts == 1 && !pending.unknown;
+            // A call that somebody else may have made is in doubt before anything else, waiting among it.
+            if (fresh || pending.unknown)
+                && let Some(moved) = self.guarded(bench, &run, &pending.connector).await?
+            {
                 return Ok(moved);
             }
-            let fresh = bench.job.send && bench.lease.starts == 1 && !pending.unknown;
             return if fresh {
                 self.send(bench, run, &pending).await
             } else {
