@@ -56,6 +56,30 @@ pub const STORIES: &[(&str, Story)] = &[
         }
         .boxed()
     }),
+    ("flows.breaker.turn", |world| {
+        async {
+            opened(world, "turned").await;
+        }
+        .boxed()
+    }),
+    ("flows.connector.poll", |world| {
+        async {
+            let name = polled(world).await;
+            let house = world.house();
+            let stream = kernel::Id::parse(&format!("con_{name}")).unwrap();
+            let mut facts = house.store.hints().facts;
+            loop {
+                let leaves = house.store.stream(&world.tenant(), &stream, 1, 200).await.unwrap();
+                let asked =
+                    |leaf: &store::LeafRow| String::from_utf8_lossy(&leaf.leaf).contains("flows.poll.asked");
+                if leaves.iter().any(asked) {
+                    return;
+                }
+                facts.changed().await.unwrap();
+            }
+        }
+        .boxed()
+    }),
     ("flows.approval.pass", |world| {
         async {
             let desk = Desk::open(world).await;
@@ -201,6 +225,9 @@ pub const EXAMPLES: &[(&str, Prepare)] = &[
         }
         .boxed()
     }),
+    ("flows.breaker.close", |world| {
+        async { by_admin(world, json!({"connector": opened(world, "closed").await})) }.boxed()
+    }),
     ("flows.connector.remove", |world| {
         async {
             let name = world.unused("removed").replace(' ', "-");
@@ -267,6 +294,28 @@ async fn signer(world: &World, entropy: &[u8; 32]) -> Signer {
     let answer = carry_out(world, "governor.policy_key.register", &register).send().await;
     assert!([200, 409].contains(&answer.status), "{}", answer.text());
     signer
+}
+
+/// A connector whose breaker is open.
+async fn opened(world: &World, name: &str) -> String {
+    let name = world.unused(name).replace(' ', "-");
+    let manifest = include_str!("../../../../../contracts/connectors/http.yaml");
+    let install = json!({"name": name, "manifest": manifest, "base_url": "https://api.example"});
+    carry_out(world, "flows.connector.install", &by_admin(world, install)).send().await.ok();
+    let harness = &world.house().harness;
+    let ctx = harness.service("flows", &world.tenant(), Vec::new(), "trc_test");
+    let args = json!({"connector": name, "to": "open", "run": "run_a", "code": "flows.upstream_failed"});
+    harness.act(&ctx, "flows.breaker.turn", args, harness::Terms::default()).await.unwrap();
+    name
+}
+
+/// A connector that is asked for what has changed; nobody answers.
+async fn polled(world: &World) -> String {
+    let name = world.unused("polled").replace(' ', "-");
+    let manifest = include_str!("../../../../../contracts/connectors/servicenow.yaml");
+    let install = json!({"name": name, "manifest": manifest, "base_url": "https://api.example", "poll_every_ms": 86_400_000});
+    carry_out(world, "flows.connector.install", &by_admin(world, install)).send().await.ok();
+    name
 }
 
 /// A workflow that nobody has published.

@@ -269,8 +269,6 @@ struct Look {
     passed: u64,
     /// Whether there is more to read at once.
     more: bool,
-    /// When the other side asks to be asked again, in milliseconds.
-    retry_after_ms: Option<i64>,
 }
 
 /// Why a look ended early.

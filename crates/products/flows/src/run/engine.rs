@@ -22,8 +22,8 @@ mod sleep;
 use super::call::{self, Heard, Transcript};
 use super::gate::{CallArgs, Hints, PassArgs, workflow_read};
 use super::machine::{self, Then, Wait};
-use super::strand;
 use super::{CRASHES_MAX, Outcome, Pending, RunDoc, RunError, STEP, Status, StepJob};
+use super::{signal, strand};
 use crate::connector::manifest::{Action, Effect};
 use crate::connector::placeholder::{self, Values};
 use crate::connector::record::Version;
@@ -247,10 +247,13 @@ impl Engine {
             return Ok(Move::new(run, then, Vec::new()));
         }
         if let Some(pending) = run.pending.clone() {
-            if let Some(moved) = self.guarded(bench, &run, &pending.connector).await? {
+            let fresh = bench.job.send && bench.lease.starts == 1 && !pending.unknown;
+            // A call that somebody else may have made is in doubt before anything else, waiting among it.
+            if (fresh || pending.unknown)
+                && let Some(moved) = self.guarded(bench, &run, &pending.connector).await?
+            {
                 return Ok(moved);
             }
-            let fresh = bench.job.send && bench.lease.starts == 1 && !pending.unknown;
             return if fresh {
                 self.send(bench, run, &pending).await
             } else {
@@ -566,7 +569,17 @@ impl Engine {
     ) -> Result<Option<Lease>, Stop> {
         let harness = &self.deps.harness;
         let stamp = harness.stamp(ctx);
-        let Move { mut run, then, mut facts, aside, mut causes, begun, strands, operations, reads } = moved;
+        let Move { mut run, then, mut facts, aside, mut causes, begun, strands, mut operations, mut reads } =
+            moved;
+        if run.status == Status::Finished {
+            let view = harness.store().view(&lease.tenant, stamp.at_ms);
+            for gone in signal::leftovers(&view, &run).await? {
+                if !operations.contains(&gone) {
+                    operations.push(gone);
+                }
+            }
+            reads.extend(view.into_reads().map_err(act::internal)?);
+        }
         run.crashes = run.crashes.saturating_add(unreported(&lease));
         let mut draft = stamp.draft();
         let silent = facts.is_empty() && matches!(run.status, Status::Running | Status::Waiting);

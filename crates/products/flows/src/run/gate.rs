@@ -4,7 +4,7 @@
 //! sent. When policy wants people first, the act waits; it is this act, with these arguments, that is approved, and when
 //! it is finally carried out the same plan commits the intent and begins the job that sends.
 
-use super::{Outcome, Pending, RunDoc, STEP, Status, call, machine, strand};
+use super::{Outcome, Pending, RunDoc, STEP, Status, call, machine, signal, strand};
 use crate::connector::manifest::{Action, Effect};
 use crate::connector::record::{Connector, Version, connector_id, version_id};
 use crate::connector::request;
@@ -324,7 +324,7 @@ fn tool_close() -> Verb {
         act: "flows.tool.close",
         summary: "Tells a run that what it waited for will not happen",
         args: || schemars::schema_for!(CloseArgs).into(),
-        writes: &["flows.run"],
+        writes: &["flows.run", "flows.signal"],
         facts: &["flows.step.resumed", "flows.run.finished"],
         secret_args: &[],
         on_closed: None,
@@ -385,6 +385,7 @@ fn tool_close() -> Verb {
                     begin(&mut plan, stamp, &mut run, false);
                 }
                 strand::tell(&mut plan.draft, stamp, &run);
+                plan.draft.operations.extend(signal::leftovers(view, &run).await?);
                 plan.draft.put_if(&stored, &run).fact(fact);
                 Ok(plan)
             }
@@ -398,7 +399,7 @@ fn approval_pass() -> Verb {
         act: "flows.approval.pass",
         summary: "Passes a checkpoint at which a workflow waits for people",
         args: || schemars::schema_for!(PassArgs).into(),
-        writes: &["flows.run"],
+        writes: &["flows.run", "flows.signal"],
         facts: &["flows.step.resumed", "flows.run.finished"],
         secret_args: &[],
         on_closed: Some("flows.tool.close"),
@@ -443,6 +444,7 @@ fn approval_pass() -> Verb {
                     begin(&mut plan, stamp, &mut run, false);
                 }
                 strand::tell(&mut plan.draft, stamp, &run);
+                plan.draft.operations.extend(signal::leftovers(view, &run).await?);
                 plan.draft.put_if(&stored, &run).fact(fact);
                 Ok(plan)
             }

@@ -63,7 +63,7 @@ pub static STEP: JobKind = JobKind {
 /// Tells a run that a strand of it has ended. The commit that ends the strand enqueues it, so that none is forgotten.
 pub static JOIN: JobKind = JobKind {
     name: "flows.join",
-    writes: &["flows.run"],
+    writes: &["flows.run", "flows.signal"],
     facts: &["flows.branch.ended", "flows.step.finished", "flows.run.finished", "flows.run.dead"],
     lease_ms: 30_000,
     starts_max: 8,

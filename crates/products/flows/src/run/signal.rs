@@ -18,6 +18,7 @@ use kernel::{Id, hex, json as canonical, sha256};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use store::{Document, Stored, View};
 
@@ -98,20 +99,32 @@ async fn waiting(view: &View, root: &Stored<RunDoc>, name: &str) -> Result<Optio
     Ok(None)
 }
 
-/// Whether a step of the workflow, or of one that it runs, waits for this signal.
-async fn known(view: &View, run: &RunDoc, name: &str) -> Result<bool, Fault> {
-    let digests = std::iter::once(&run.workflow_digest).chain(run.workflows.values());
-    for digest in digests {
+/// Names of the signals that a step of the workflow, or of one that it runs, waits for.
+async fn names(view: &View, run: &RunDoc) -> Result<BTreeSet<String>, Fault> {
+    let mut names = BTreeSet::new();
+    for digest in std::iter::once(&run.workflow_digest).chain(run.workflows.values()) {
         let workflow = workflow_read(view, digest).await?;
-        let named = workflow.all_steps().any(|step| match &step.kind {
-            StepKind::Wait(wait) => wait.signal.as_deref() == Some(name),
-            _ => false,
-        });
-        if named {
-            return Ok(true);
+        names.extend(workflow.all_steps().filter_map(|step| match &step.kind {
+            StepKind::Wait(wait) => wait.signal.clone(),
+            _ => None,
+        }));
+    }
+    Ok(names)
+}
+
+/// Takes away the signals that nobody came to wait for, with what they bring, when the run they were given to has ended.
+pub(super) async fn leftovers(view: &View, run: &RunDoc) -> Result<Vec<Operation>, Fault> {
+    let mut gone = Vec::new();
+    if run.status != Status::Finished || run.strand.is_some() {
+        return Ok(gone);
+    }
+    for name in names(view, run).await? {
+        let id = signal_id(&run.id, &name)?;
+        if let Some(signal) = view.get::<Signal>(&id).await? {
+            gone.push(Operation::Delete { kind: Signal::KIND, id, rev: signal.rev });
         }
     }
-    Ok(false)
+    Ok(gone)
 }
 
 async fn plan(view: &View, args: &Value, stamp: &Stamp) -> Result<Plan, Fault> {
@@ -132,7 +145,7 @@ async fn plan(view: &View, args: &Value, stamp: &Stamp) -> Result<Plan, Fault> {
     if matches!(root.status, Status::Finished | Status::Dead) {
         return Err(Fault::conflict("flows.run_state", "the run does not go on, so it waits for nothing"));
     }
-    if !known(view, &root, &args.signal).await? {
+    if !names(view, &root).await?.contains(&args.signal) {
         return Err(Fault::invalid("request.invalid", "no step of the workflow waits for this signal"));
     }
     let by = stamp.ctx.principal.id.clone();
@@ -168,6 +181,7 @@ async fn plan(view: &View, args: &Value, stamp: &Stamp) -> Result<Plan, Fault> {
                 begin(&mut plan, stamp, &mut run, false);
             }
             tell(&mut plan.draft, stamp, &run);
+            plan.draft.operations.extend(leftovers(view, &run).await?);
             plan.draft.put_if(&stored, &run);
             plan.outcome = json!({"run": root.id, "signal": args.signal, "kept": false});
         }

@@ -2,7 +2,7 @@
 
 use super::gate::{begin, run_read};
 use super::{Attempts, JOIN, Outcome, Pending, RunDoc, Status, source_key};
-use super::{machine, strand};
+use super::{machine, signal, strand};
 use crate::connector::record::{Connector, Version, connector_id, version_id};
 use crate::template::{self, Scope};
 use crate::workflow::model::Workflow;
@@ -362,7 +362,7 @@ pub fn verbs() -> Vec<Verb> {
             act: "flows.run.cancel",
             summary: "Cancels a run",
             args: || schemars::schema_for!(RunArgs).into(),
-            writes: &["flows.run"],
+            writes: &["flows.run", "flows.signal"],
             facts: &["flows.run.finished"],
             secret_args: &[],
             on_closed: None,
@@ -412,6 +412,7 @@ pub fn verbs() -> Vec<Verb> {
                         plan.draft.put_if(&before, &ended);
                     }
                     strand::tell(&mut plan.draft, stamp, &run);
+                    plan.draft.operations.extend(signal::leftovers(view, &run).await?);
                     plan.draft.put_if(&stored, &run);
                     Ok(plan)
                 }
@@ -422,7 +423,7 @@ pub fn verbs() -> Vec<Verb> {
             act: "flows.run.replay",
             summary: "Takes a run out of the dead letters and tries its step again",
             args: || schemars::schema_for!(ReplayArgs).into(),
-            writes: &["flows.run"],
+            writes: &["flows.run", "flows.signal"],
             facts: &["flows.run.replayed", "flows.tool.finished", "flows.run.finished"],
             secret_args: &[],
             on_closed: None,
@@ -525,6 +526,7 @@ async fn replayed(
     }
     plan.outcome = json!({"run": run.id, "status": run.status});
     strand::tell(&mut plan.draft, stamp, &run);
+    plan.draft.operations.extend(signal::leftovers(view, &run).await?);
     plan.draft.put_if(&stored, &run);
     Ok(plan)
 }

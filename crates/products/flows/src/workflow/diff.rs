@@ -1,8 +1,8 @@
 //! What changed between two versions, for the person who publishes or approves one.
 //!
-//! Steps are compared by their id, not by their place: a step that moved is one change, not two.
+//! Steps are compared by their id, not by their place: a step that moved is one change, not two. So are those of branches.
 
-use super::model::Workflow;
+use super::model::{Step, StepKind, Workflow};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -33,14 +33,25 @@ pub fn diff(before: &Workflow, after: &Workflow) -> Vec<Change> {
 /// The workflow as a value in which steps stand under their ids, and their order as a list of ids.
 fn keyed(workflow: &Workflow) -> Value {
     let mut value = serde_json::to_value(workflow).unwrap_or_default();
-    let mut steps = Map::new();
-    for step in &workflow.steps {
-        steps.insert(step.id.clone(), serde_json::to_value(step).unwrap_or_default());
-    }
-    let order: Vec<&str> = workflow.steps.iter().map(|step| step.id.as_str()).collect();
-    value["order"] = order.into();
-    value["steps"] = Value::Object(steps);
+    (value["steps"], value["order"]) = by_id(&workflow.steps);
     value
+}
+
+/// Steps under their ids, and their order.
+fn by_id(list: &[Step]) -> (Value, Value) {
+    let mut steps = Map::new();
+    for step in list {
+        let mut value = serde_json::to_value(step).unwrap_or_default();
+        if let StepKind::Parallel(parallel) = &step.kind {
+            for (name, branch) in &parallel.branches {
+                let (steps, order) = by_id(branch);
+                value["parallel"]["branches"][name] = serde_json::json!({"steps": steps, "order": order});
+            }
+        }
+        steps.insert(step.id.clone(), value);
+    }
+    let order: Vec<&str> = list.iter().map(|step| step.id.as_str()).collect();
+    (Value::Object(steps), order.into())
 }
 
 fn compare(place: &str, before: Option<&Value>, after: Option<&Value>, changes: &mut Vec<Change>) {
@@ -78,5 +89,17 @@ mod tests {
         assert_eq!(places, ["order", "steps.x.transform.v", "steps.z", "version"]);
         assert_eq!(diff(&a, &a), vec![]);
         assert_ne!(a.digest(), b.digest());
+    }
+
+    #[test]
+    fn so_are_the_steps_of_branches() {
+        let text = |v: u8| {
+            format!(
+                "name: a\nsteps:\n  - id: p\n    parallel:\n      branches:\n        x: [{{id: y, transform: {{v: {v}}}}}]\n        z: [{{id: w, transform: {{v: 1}}}}]\n"
+            )
+        };
+        let (a, b) = (parse::parse(&text(1)).unwrap(), parse::parse(&text(2)).unwrap());
+        let places: Vec<String> = diff(&a, &b).into_iter().map(|change| change.place).collect();
+        assert_eq!(places, ["steps.p.parallel.branches.x.steps.y.transform.v"]);
     }
 }

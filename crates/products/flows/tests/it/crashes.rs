@@ -97,6 +97,34 @@ async fn killed_while_it_waits_for_the_other_side() {
 }
 
 #[tokio::test]
+async fn killed_while_it_waits_and_taken_up_behind_an_open_breaker() {
+    for polls in 1.. {
+        let desk = Desk::start().await;
+        let house = house(&desk, 8, true).await;
+        let run = house.event(event()).await;
+        let killed = house.work_killed(-1, false, Some(polls)).await.unwrap();
+        // Whoever takes the run up may not call: what may have been sent stays in doubt meanwhile.
+        let ctx = house.harness.service("flows", &house.tenant, Vec::new(), "trc_test");
+        let open =
+            json!({"connector": "servicenow", "to": "open", "run": run, "code": "flows.upstream_failed"});
+        house.clock.advance_ms(LEASE_OVER_MS);
+        house.act(&ctx, "flows.breaker.turn", open).await.unwrap();
+        house.work().await;
+        let ended = to_the_end(&house, &run).await;
+        assert_eq!(
+            (ended.outcome, desk.notes()),
+            (Some(Outcome::Done), 1),
+            "{polls} polls: {:?}",
+            ended.error
+        );
+        if !killed {
+            break;
+        }
+        assert!(polls < 200, "the job never ends");
+    }
+}
+
+#[tokio::test]
 async fn killed_at_random_among_faults_of_the_other_side() {
     for seed in 0..60 {
         let mut random = Random::seeded(seed);
@@ -108,10 +136,10 @@ async fn killed_at_random_among_faults_of_the_other_side() {
             [Fault::DropBefore, Fault::DropAfter, Fault::ErrorAfter, Fault::Cut, Fault::Status(429, Some(2))];
         desk.look(|seen| {
             for _ in 0..draw(3) {
-                seen.write_faults.push_back(faults[draw(5)].clone());
+                seen.write_faults.push_back(faults[draw(5)]);
             }
             for _ in 0..draw(3) {
-                seen.read_faults.push_back([Fault::DropAfter, Fault::Status(503, None)][draw(2)].clone());
+                seen.read_faults.push_back([Fault::DropAfter, Fault::Status(503, None)][draw(2)]);
             }
         });
         let run = house.event(event()).await;

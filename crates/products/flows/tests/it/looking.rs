@@ -113,3 +113,22 @@ async fn a_dead_letter_says_why_and_is_replayed() {
     let letter = read(&house, "/v1/dead-letters/{run}", &[("run", dead.as_str())]).await.unwrap();
     assert_eq!(letter["replays"], 1);
 }
+
+#[tokio::test]
+async fn two_versions_of_a_workflow_are_compared() {
+    let house = House::empty(4).await;
+    for v in 1..=3 {
+        house.publish(&format!("name: a\nsteps:\n  - {{id: x, transform: {{v: {v}}}}}\n")).await.unwrap();
+    }
+    let diff = read(&house, "/v1/workflows/{workflow}/diff", &[("workflow", "a")]).await.unwrap();
+    let expected = json!([{"place": "steps.x.transform.v", "before": 2, "after": 3}]);
+    assert_eq!(diff["changes"], expected);
+    let shown = read(&house, "/v1/workflows/{workflow}", &[("workflow", "a")]).await.unwrap();
+    let first = shown["versions"][2]["digest"].as_str().unwrap();
+    let params = [("workflow", "a"), ("from", first)];
+    let diff = read(&house, "/v1/workflows/{workflow}/diff", &params).await.unwrap();
+    assert_eq!(diff["changes"][0]["before"], 1);
+    let params = [("workflow", "a"), ("from", "0")];
+    let fault = read(&house, "/v1/workflows/{workflow}/diff", &params).await.unwrap_err();
+    assert_eq!(fault.class, Class::NotFound);
+}

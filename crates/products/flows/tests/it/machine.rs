@@ -208,8 +208,10 @@ impl World {
         }
         let (workflow, now_ms) = (self.workflow.clone(), self.now_ms);
         let (_, step) = workflow.step(&self.run.step).expect("a run that works is at a step");
-        let wait =
-            Wait { asked_ms: (what % 2 == 0).then_some(i64::from(what) * 100), random: u64::from(which) };
+        let wait = Wait {
+            asked_ms: what.is_multiple_of(2).then_some(i64::from(what) * 100),
+            random: u64::from(which),
+        };
         if self.state == State::Sleeps {
             machine::resume(&mut self.run, now_ms);
             let then = machine::step_done(&mut self.run, &workflow, json!({"n": 1}), None, now_ms);
@@ -296,7 +298,7 @@ impl World {
             self.goes(to);
             machine::step_done(&mut self.run, &workflow, json!({"approved": true}), None, self.now_ms)
         } else {
-            let outcome = if which % 2 == 0 { Outcome::Denied } else { Outcome::Expired };
+            let outcome = if which.is_multiple_of(2) { Outcome::Denied } else { Outcome::Expired };
             self.refused(outcome);
             machine::refused(&mut self.run, step, outcome, self.now_ms)
         };
@@ -372,7 +374,7 @@ proptest! {
                 }
                 6 => world.people(which, true),
                 7 => world.people(which, false),
-                8 if what % 16 == 0 && !matches!(world.state, State::Ended(_)) => {
+                8 if what.is_multiple_of(16) && !matches!(world.state, State::Ended(_)) => {
                     machine::finish(&mut world.run, Outcome::Cancelled, world.now_ms);
                     world.ends(State::Ended(Outcome::Cancelled));
                 }

@@ -347,6 +347,29 @@ async fn a_signal_that_comes_too_early_is_kept_and_one_that_never_comes_expires(
 }
 
 #[tokio::test]
+async fn a_signal_that_nobody_waited_for_goes_with_its_run() {
+    use flows::run::signal::{Signal, signal_id};
+    let text = "name: fast\nsteps:\n  - {id: nap, wait: {for_ms: 1000}}\n  - {id: over, branch: [{next: end}]}\n  - {id: hear, wait: {signal: bell, timeout_ms: 1000}}\n";
+    for cancel in [true, false] {
+        let house = House::empty(14).await;
+        house.publish(text).await.unwrap();
+        let id = house.start("fast", json!({})).await;
+        house.work().await;
+        signal(&house, &id, "bell", json!({"secret": "x"})).await.unwrap();
+        let kept = signal_id(&id, "bell").unwrap();
+        let there = || house.harness.store().record(&house.tenant, <Signal as store::Document>::KIND, &kept);
+        assert!(there().await.unwrap().is_some());
+        if cancel {
+            let operator = person(&house, "ann", &["operator"]);
+            house.act(&operator, "flows.run.cancel", json!({"run": id})).await.unwrap();
+        }
+        house.settle().await;
+        assert_eq!(house.run(&id).await.status, Status::Finished);
+        assert!(there().await.unwrap().is_none(), "cancelled: {cancel}");
+    }
+}
+
+#[tokio::test]
 async fn a_wait_survives_the_process_and_its_clock() {
     for commit in 0..3 {
         for after in [false, true] {
