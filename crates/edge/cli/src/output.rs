@@ -81,9 +81,11 @@ pub fn render(value: &Value, format: Format) -> Result<String, Failure> {
             serde_json::to_string_pretty(value).map_err(|error| Failure::Other(error.to_string()))
         }
         Format::Yaml => serde_saphyr::to_string(value).map_err(|error| Failure::Other(error.to_string())),
-        Format::Table => Ok(match value["items"].as_array() {
-            Some(items) => list(items),
-            None => properties(value),
+        Format::Table => Ok(match (value, value["items"].as_array()) {
+            // CSV and pages are files; they are written as they came, for whoever redirects them.
+            (Value::String(text), _) => text.lines().map(clean).collect::<Vec<_>>().join("\n"),
+            (_, Some(items)) => list(items),
+            (_, None) => properties(value),
         }),
     }
 }
@@ -224,6 +226,12 @@ mod tests {
         assert!(!write(&mut Gone(io::ErrorKind::BrokenPipe), "x").unwrap());
         assert!(write(&mut Gone(io::ErrorKind::StorageFull), "x").is_err());
         assert!(write(&mut Vec::new(), "x").unwrap());
+    }
+
+    #[test]
+    fn a_text_is_written_line_by_line() {
+        let csv = json!("ticket,cost\r\nINC1\u{1b}[2J,0.5\r\n");
+        assert_eq!(render(&csv, Format::Table).unwrap(), "ticket,cost\nINC1·[2J,0.5");
     }
 
     #[test]

@@ -170,8 +170,12 @@ impl Client {
     async fn send(&self, request: Request) -> Result<Reply, ClientError> {
         let reply = self.egress.send(request).await.map_err(|error| self.unreachable(error.code()))?;
         let status = reply.status.as_u16();
+        let plain =
+            reply.headers.get("content-type").is_some_and(|kind| kind.as_bytes().starts_with(b"text/plain"));
         let body: Value = if reply.body.is_empty() {
             Value::Null
+        } else if plain {
+            Value::String(String::from_utf8(reply.body.to_vec()).map_err(|_| ClientError::Reply)?)
         } else {
             serde_json::from_slice(&reply.body).map_err(|_| ClientError::Reply)?
         };

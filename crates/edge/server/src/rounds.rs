@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
-use store::{SEQUENCE_MAX, Sequencing};
+use store::{EXPIRE_MAX, SEQUENCE_MAX, Sequencing};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
@@ -24,6 +24,8 @@ use tokio::time::MissedTickBehavior;
 pub const SEAL_EVERY: Duration = Duration::from_secs(1);
 /// How often refused traffic is recorded.
 pub const REFUSED_EVERY: Duration = Duration::from_secs(60);
+/// How often holds whose time has run out are let go, at most.
+pub const HOLDS_EVERY: Duration = Duration::from_secs(1);
 /// How often facts get their place in deferred mode, at most.
 pub const SEQUENCE_EVERY: Duration = Duration::from_millis(20);
 
@@ -31,6 +33,7 @@ pub const SEQUENCE_EVERY: Duration = Duration::from_millis(20);
 pub fn start(house: &House, set: &mut JoinSet<()>, stopping: &watch::Receiver<bool>) {
     set.spawn(sealing(house.clone(), stopping.clone()));
     set.spawn(every("refused traffic", REFUSED_EVERY, stopping.clone(), house.clone(), refused));
+    set.spawn(every("holds", HOLDS_EVERY, stopping.clone(), house.clone(), holds_expired));
     // By the injected clock, which no timer knows: looked at often, done when due.
     let look_ms = u64::try_from(house.config.policy_ttl_ms / 60).unwrap_or(0).clamp(100, 10_000);
     set.spawn(every("policy", Duration::from_millis(look_ms), stopping.clone(), house.clone(), renewed));
@@ -120,6 +123,20 @@ async fn every<F, R>(
                 if AssertUnwindSafe(round(house.clone())).catch_unwind().await.is_err() {
                     tracing::error!(what, "a round panicked; the next will try again");
                 }
+            }
+        }
+    }
+}
+
+/// Lets go of holds whose time has run out, of whatever tenant.
+pub async fn holds_expired(house: House) {
+    loop {
+        match house.store.holds_expire(EXPIRE_MAX).await {
+            Ok(EXPIRE_MAX) => {}
+            Ok(_) => return,
+            Err(error) => {
+                tracing::warn!(%error, "holds could not be let go; the next round will try again");
+                return;
             }
         }
     }

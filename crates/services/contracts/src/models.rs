@@ -15,6 +15,10 @@ pub struct ModelCall {
     pub run: Id,
     /// The workflow of the run, for the bill.
     pub workflow: String,
+    /// The project of the run, for the bill, if it belongs to one.
+    pub project: Option<String>,
+    /// What the run is about, as its source names it (a ticket's number), for the bill.
+    pub ticket: Option<String>,
     /// `provider/model`, as the workflow version pins it.
     pub pin: String,
     /// Dated names that the provider may report for the pin.
@@ -57,7 +61,8 @@ pub trait ModelCalls: Send + Sync + 'static {
     /// Calls a model.
     ///
     /// # Errors
-    /// Refusals of policy; `billing.unpriced`; answers that break their contract (`model.*`, class Upstream, not
+    /// Refusals of policy; `billing.unpriced`; `budget.exhausted` (class Denied: the call was not made and its refusal is
+    /// recorded); answers that break their contract (`model.*`, class Upstream, not
     /// retryable by themselves: the caller may ask once more under another key); failures of the provider with their
     /// `Retry-After`.
     fn model_call<'a>(&'a self, ctx: &'a Ctx, call: ModelCall) -> BoxFuture<'a, Result<ModelReply, Fault>>;

@@ -35,6 +35,14 @@ pub type Story = for<'a> fn(&'a World) -> BoxFuture<'a, ()>;
 pub const STORIES: &[(&str, Story)] = &[
     ("models.model.call", |world| triage(world).boxed()),
     ("billing.usage.record", |world| triage(world).boxed()),
+    ("billing.budget.warn", |world| {
+        async {
+            let budget = json!({"level": "tenant", "amount": 1, "period": "total", "stop": false, "warn_percent": [1]});
+            carry_out(world, "billing.budget.set", &by_admin(world, budget)).send().await.ok();
+            triage(world).await;
+        }
+        .boxed()
+    }),
     ("flows.tool.call", |world| async { drop(Desk::open(world).await.waiting_write().await) }.boxed()),
     ("flows.tool.close", |world| {
         async {
@@ -87,6 +95,19 @@ pub const STORIES: &[(&str, Story)] = &[
             let run = desk.start("incident-note", json!({"number": incident.number, "note": "agreed"})).await;
             desk.decide(&run, true, 2).await;
             desk.until(&run, |run| run["step"] == "write").await;
+        }
+        .boxed()
+    }),
+    // The last one: after it no model is called any more.
+    ("billing.budget.exhaust", |world| {
+        async {
+            let budget =
+                json!({"level": "model", "name": "baseline/tfidf-knn-1", "amount": 0, "period": "hour"});
+            carry_out(world, "billing.budget.set", &by_admin(world, budget)).send().await.ok();
+            let desk = Desk::open(world).await;
+            let (_, answer) = desk.incident("my password expired and the VPN refuses my account").await;
+            let run = answer.ok()["run"].as_str().unwrap().to_owned();
+            desk.until(&run, |run| run["error"] == "budget.exhausted").await;
         }
         .boxed()
     }),
@@ -216,6 +237,15 @@ pub const EXAMPLES: &[(&str, Prepare)] = &[
         }
         .boxed()
     }),
+    ("billing.budget.set", |world| async { by_admin(world, budget(world)) }.boxed()),
+    ("billing.budget.remove", |world| {
+        async {
+            let set = by_admin(world, budget(world));
+            let done = carry_out(world, "billing.budget.set", &set).send().await.ok();
+            by_admin(world, json!({"budget": done["budget"]}))
+        }
+        .boxed()
+    }),
     ("evidence.bundle.export", |world| async { by_admin(world, json!({"all": true})) }.boxed()),
     ("flows.connector.install", |world| {
         async {
@@ -316,6 +346,11 @@ async fn polled(world: &World) -> String {
     let install = json!({"name": name, "manifest": manifest, "base_url": "https://api.example", "poll_every_ms": 86_400_000});
     carry_out(world, "flows.connector.install", &by_admin(world, install)).send().await.ok();
     name
+}
+
+/// A budget that nobody has set.
+fn budget(world: &World) -> Value {
+    json!({"level": "project", "name": world.unused("example"), "amount": 1_000_000, "period": "month"})
 }
 
 /// A workflow that nobody has published.

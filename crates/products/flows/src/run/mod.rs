@@ -226,6 +226,9 @@ pub struct Attempts {
     pub engine: u32,
 }
 
+/// Longest name of what a run is about, in characters.
+const TICKET_CHARS_MAX: usize = 60;
+
 /// A run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunDoc {
@@ -368,6 +371,15 @@ impl RunDoc {
             ("steps".to_owned(), Value::Object(self.outputs.clone())),
             ("run".to_owned(), run),
         ])
+    }
+
+    /// What it is about, for people: the number that the event gives its subject, or its id.
+    pub fn ticket(&self) -> Option<String> {
+        ["number", "key", "id", "sys_id"].iter().find_map(|name| match self.event.get(name)? {
+            Value::String(text) if !text.is_empty() => Some(text.chars().take(TICKET_CHARS_MAX).collect()),
+            Value::Number(number) => Some(number.to_string()),
+            _ => None,
+        })
     }
 
     /// Size of its content, in bytes.

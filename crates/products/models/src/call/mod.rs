@@ -1,17 +1,22 @@
 //! A governed call of a model: permitted, recorded before it is made, checked after, and paid for.
 //!
 //! ```text
-//! priced? → models.model.call (policy, intent, held job) → provider → check → models.call.finished → billing.usage.record
+//! priced? → models.model.call (policy, intent, holds, held job) → provider → check → models.call.finished (holds settled)
+//!                                                                          → billing.usage.record
 //! ```
 //!
 //! The intent is durable before the provider hears of it, and the job that comes with it is held by the caller: if the
 //! process dies in between, the job's lease runs out and the call is closed as *unknown*, never silently repeated. A
 //! model call changes nothing outside but the bill, so whoever still needs the answer may ask again, under another key.
 //!
+//! The most that the call can cost is held against its budgets in the commit of the intent, so a call that does not fit
+//! is not made (`budget.exhausted`), and what it did cost is settled in the commit of the outcome ([`pay`]).
+//!
 //! Facts carry digests and counts. The prompt and the answer are in none of them.
 
 mod attempts;
 mod model;
+mod pay;
 mod provider;
 mod verbs;
 
@@ -116,7 +121,9 @@ impl Models {
         price::book(&view).await?.model(&call.pin)?;
         let prompt = format!("{}\u{0}{}\u{0}{}", ask.system, ask.user, ask.schema);
         let prompt_digest = hex::encode(&sha256(prompt.as_bytes()));
-        let (id, lease) = self.intend(ctx, call, attempt, provider, model, &prompt_digest).await?;
+        let input_tokens_max = pay::input_tokens_max(&ask);
+        let (id, lease) =
+            self.intend(ctx, call, attempt, provider, model, &prompt_digest, input_tokens_max).await?;
         crash::point("model.intended");
         let answered = self.0.providers.ask(provider, &ctx.tenant, &ask).await;
         crash::point("model.sent");
@@ -131,9 +138,8 @@ impl Models {
                 }
             }
         };
-        let fact = self.finish(ctx, lease, &id, call, &outcome, usage, model_reported.as_deref()).await?;
-        crash::point("model.finished");
-        let cost_micros = self.bill(ctx, &id, call, usage).await?;
+        let (fact, cost_micros) =
+            self.finish(ctx, lease, &id, call, &outcome, usage, model_reported.as_deref()).await?;
         let (input_tokens, output_tokens) = match usage {
             Usage::Unknown | Usage::Unmetered => (None, None),
             Usage::Reported(tokens) => (
@@ -161,17 +167,26 @@ impl Models {
         provider: &str,
         model: &str,
         prompt_digest: &str,
+        input_tokens_max: u64,
     ) -> Result<(Id, Lease), Fault> {
         for n in 0..LOST_MAX {
             let key = if n == 0 { call.key.clone() } else { format!("{}#{n}", call.key) };
             let ctx = Ctx { idempotency_key: Some(key), ..ctx.clone() };
             let args = json!({
                 "run": call.run, "workflow": call.workflow, "provider": provider, "model": model,
+                "project": call.project, "ticket": call.ticket, "input_tokens_max": input_tokens_max,
                 "prompt_digest": prompt_digest, "max_output_tokens": call.max_output_tokens,
                 "sensitivity": call.sensitivity, "causes": call.causes, "attempt": attempt.name,
                 "instead_of": attempt.instead_of,
             });
-            match self.0.harness.act(&ctx, "models.model.call", args, Terms::default()).await? {
+            let done = self.0.harness.act(&ctx, "models.model.call", args.clone(), Terms::default()).await;
+            let done = match done {
+                Err(fault) if fault.code == "store.insufficient" => {
+                    return Err(self.exhausted(&ctx, &act::parse(&args)?, fault).await);
+                }
+                done => done?,
+            };
+            match done {
                 Done::Outcome { replayed: true, .. } => {}
                 Done::Outcome { value, held, .. } => {
                     let id = value["call"].as_str().and_then(|text| Id::parse(text).ok());
@@ -203,13 +218,15 @@ impl Models {
         outcome: &Result<serde_json::Value, Fault>,
         usage: Usage,
         reported: Option<&str>,
-    ) -> Result<Id, Fault> {
+    ) -> Result<(Id, i64), Fault> {
         let harness = &self.0.harness;
         let stamp = harness.stamp(ctx);
         let view = harness.store().view(&ctx.tenant, stamp.at_ms);
         let stored = view.get::<CallDoc>(id).await?.ok_or_else(|| Fault::not_found("call"))?;
         let status = outcome.as_ref().map_or_else(|fault| fault.code.clone(), |_| "answered".to_owned());
         let tokens = verbs::tokens(usage);
+        let charge = pay::charge(usage, outcome.is_ok());
+        let settled = pay::settle(&stored, charge);
         let doc = CallDoc {
             status: status.clone(),
             reported: reported.map(str::to_owned),
@@ -221,36 +238,18 @@ impl Models {
             &call.run,
             (<CallDoc as store::Document>::KIND, id),
             json!({"call": id, "status": status, "model": reported, "tokens": tokens,
+                   "cost_micros": settled.cost_micros, "unmeasured_micros": settled.unmeasured_micros,
                    "answer": outcome.as_ref().ok().map(|body| hex::encode(&sha256(body.to_string().as_bytes())))}),
         );
         fact.causes.push(stored.intended.clone());
         let fact_id = fact.id.clone();
         let mut draft = stamp.draft();
+        draft.operations.extend(settled.operations.iter().cloned());
         draft.put_if(&stored, &doc).fact(fact);
         harness.conclude(lease, draft, Vec::new()).await?;
-        Ok(fact_id)
-    }
-
-    /// Rates what the call used. Where the provider does not say, the row says that it was not measured.
-    async fn bill(&self, ctx: &Ctx, id: &Id, call: &ModelCall, usage: Usage) -> Result<i64, Fault> {
-        let harness = &self.0.harness;
-        let tokens = match usage {
-            Usage::Unknown | Usage::Unmetered => price::Tokens::default(),
-            Usage::Reported(tokens) => price::Tokens {
-                input: tokens.input_tokens,
-                cached_input: tokens.cached_input_tokens,
-                cache_write: tokens.cache_write_tokens,
-                output: tokens.output_tokens + tokens.reasoning_tokens,
-            },
-        };
-        let mut service = harness.service("billing", &ctx.tenant, vec![ctx.principal.id.clone()], &ctx.trace);
-        service.idempotency_key = Some(id.to_string());
-        let args = json!({"call": id, "run": call.run, "workflow": call.workflow, "model": call.pin, "tokens": tokens,
-                          "measured": usage != Usage::Unknown});
-        match harness.act(&service, "billing.usage.record", args, Terms::default()).await? {
-            Done::Outcome { value, .. } => Ok(value["cost_micros"].as_i64().unwrap_or(0)),
-            Done::Waiting { .. } => Err(act::internal("billing waits for an approval")),
-        }
+        crash::point("model.finished");
+        pay::bill(harness, ctx, &stored, charge, &settled).await?;
+        Ok((fact_id, settled.cost_micros))
     }
 }
 

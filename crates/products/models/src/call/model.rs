@@ -14,6 +14,12 @@ pub struct CallDoc {
     pub run: Id,
     /// The workflow of the run.
     pub workflow: String,
+    /// The project of the run, if it has one.
+    #[serde(default)]
+    pub project: Option<String>,
+    /// What the run is about, as its source names it.
+    #[serde(default)]
+    pub ticket: Option<String>,
     /// The provider's name in the configuration.
     pub provider: String,
     /// The model that was pinned.
@@ -36,10 +42,18 @@ pub struct CallDoc {
     pub intended_at_ms: i64,
     /// When it ended.
     pub finished_at_ms: Option<i64>,
+    /// What it is held at; calls from before there were holds have none.
+    #[serde(default)]
+    pub terms: Option<billing::spend::Terms>,
 }
 
 impl Document for CallDoc {
     const KIND: &'static str = "models.call";
+    const VERSION: u32 = 2;
+    fn upcast(version: u32, doc: serde_json::Value) -> Option<serde_json::Value> {
+        // Version 1 had no holds, project or ticket.
+        (version == 1).then_some(doc)
+    }
     fn id(&self) -> &Id {
         &self.id
     }

@@ -1,8 +1,9 @@
 //! The act of calling a model, and the end of calls that nobody came back from.
 
-use super::CallDoc;
+use super::{CallDoc, pay};
 use crate::contract::Usage;
 use act::{Auth, Call, Draw as _, Fault, JobSpec, Method, Param, Plan, Route, Target, Verb};
+use billing::spend::{self, Charge};
 use futures::FutureExt as _;
 use harness::Harness;
 use kernel::permit::JobKind;
@@ -17,7 +18,7 @@ use store::{Document as _, Range};
 /// Closes a call whose caller has gone.
 pub static CALL: JobKind = JobKind {
     name: "models.call",
-    writes: &["models.call"],
+    writes: &["models.call", kernel::ledger::WRITES_TRANSFER],
     facts: &["models.call.finished"],
     lease_ms: 120_000,
     starts_max: 20,
@@ -37,6 +38,14 @@ pub struct CallArgs {
     pub model: String,
     /// SHA-256 of the prompt and the schema.
     pub prompt_digest: String,
+    /// The project of the run.
+    #[serde(default)]
+    pub project: Option<String>,
+    /// What the run is about, as its source names it.
+    #[serde(default)]
+    pub ticket: Option<String>,
+    /// Most tokens of input.
+    pub input_tokens_max: u64,
     /// Most tokens of output.
     pub max_output_tokens: u32,
     /// How the data is classified.
@@ -67,7 +76,7 @@ pub(super) fn verbs() -> Vec<Verb> {
         act: "models.model.call",
         summary: "Calls a model",
         args: || schemars::schema_for!(CallArgs).into(),
-        writes: &["models.call"],
+        writes: &["models.call", kernel::ledger::WRITES_ACCOUNT, kernel::ledger::WRITES_TRANSFER],
         facts: &["models.call.intended"],
         secret_args: &[],
         on_closed: None,
@@ -88,23 +97,31 @@ pub(super) fn verbs() -> Vec<Verb> {
             }
             .boxed()
         }),
-        plan: Arc::new(|_, args, stamp| {
+        plan: Arc::new(|view, args, stamp| {
             async move {
                 let args: CallArgs = act::parse(args)?;
                 let run = run(&args)?;
                 let id = stamp.id("cal");
+                // Held in this very commit: a call that does not fit is never intended.
+                let taken = spend::take(view, &pay::spend(&id, &args)).await?;
                 let mut fact = stamp.fact(
                     "models.call.intended",
                     &run,
                     (CallDoc::KIND, &id),
-                    json!({"call": id, "provider": args.provider, "model": args.model, "prompt": args.prompt_digest,
-                           "attempt": args.attempt, "instead_of": args.instead_of}),
+                    json!({
+                        "call": id, "provider": args.provider, "model": args.model, "prompt": args.prompt_digest,
+                        "held_micros": taken.terms.most_micros, "currency": taken.terms.currency,
+                        "price_version": taken.terms.price_version, "holds": taken.terms.holds.len(),
+                        "attempt": args.attempt, "instead_of": args.instead_of,
+                    }),
                 );
                 fact.causes = args.causes.iter().filter_map(|cause| Id::parse(cause).ok()).take(8).collect();
                 let doc = CallDoc {
                     id: id.clone(),
                     run,
                     workflow: args.workflow,
+                    project: args.project,
+                    ticket: args.ticket,
                     provider: args.provider,
                     model: args.model,
                     prompt_digest: args.prompt_digest,
@@ -115,8 +132,10 @@ pub(super) fn verbs() -> Vec<Verb> {
                     intended: fact.id.clone(),
                     intended_at_ms: stamp.at_ms,
                     finished_at_ms: None,
+                    terms: Some(taken.terms),
                 };
                 let mut plan = Plan { draft: stamp.draft(), outcome: json!({"call": id}) };
+                plan.draft.operations.extend(taken.operations);
                 plan.draft.put_new(&doc).fact(fact).job(stamp.id("job"), &CALL, stamp.at_ms, true, &json!({"call": id}));
                 Ok(plan)
             }
@@ -169,17 +188,22 @@ async fn close(harness: &Harness, lease: Lease) -> Result<(), Fault> {
     let stamp = harness.stamp(&ctx);
     let view = harness.store().view(&lease.tenant, stamp.at_ms);
     let stored = view.get::<CallDoc>(&id).await?.ok_or_else(|| Fault::not_found("call"))?;
+    // The provider may have answered, and may bill it.
+    let settled = pay::settle(&stored, Charge::Unknown);
     let doc = CallDoc { status: "unknown".into(), finished_at_ms: Some(stamp.at_ms), ..stored.doc.clone() };
     let mut fact = stamp.fact(
         "models.call.finished",
         &doc.run,
         (CallDoc::KIND, &id),
-        json!({"call": id, "status": "unknown", "model": null, "tokens": null, "answer": null}),
+        json!({"call": id, "status": "unknown", "model": null, "tokens": null, "answer": null,
+               "cost_micros": settled.cost_micros, "unmeasured_micros": settled.unmeasured_micros}),
     );
     fact.causes.push(stored.intended.clone());
     let mut draft = stamp.draft();
+    draft.operations.extend(settled.operations.iter().cloned());
     draft.put_if(&stored, &doc).fact(fact);
     harness.conclude(lease, draft, Vec::new()).await?;
+    pay::bill_lost(harness, &ctx, &stored, &settled).await;
     Ok(())
 }
 

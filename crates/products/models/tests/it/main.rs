@@ -4,4 +4,5 @@ mod baseline;
 mod check;
 mod golden;
 mod hostile;
+mod money;
 mod prompt;

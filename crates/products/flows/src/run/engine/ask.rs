@@ -47,6 +47,8 @@ impl Engine {
             key: format!("{}:{}:{tries}", run.id, bench.step.id),
             run: run.root().clone(),
             workflow: run.workflow.clone(),
+            project: None,
+            ticket: run.ticket(),
             pin: pin.model.clone(),
             accepts: pin.accepts.clone(),
             system,

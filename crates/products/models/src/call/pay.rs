@@ -1,0 +1,147 @@
+//! Paying for a call: held with its intent, settled with its outcome, rated, and watched by its budgets.
+//!
+//! All that is known here of billing is its seam, [`billing::spend`]: what to commit beside the intent, what to commit
+//! beside the outcome, and why something did not fit.
+
+use super::Models;
+use super::model::CallDoc;
+use super::verbs::CallArgs;
+use crate::contract::{Ask, Usage};
+use act::{Class, Ctx, Fault};
+use billing::price::Tokens;
+use billing::spend::{self, Charge, Settled, Spend};
+use harness::{Done, Harness, Terms};
+use kernel::{Id, hex, sha256};
+use serde_json::json;
+use store::{Document as _, Stored};
+
+/// Tokens beyond the texts themselves: roles, separators and the framing of the fenced document.
+const FRAMING_TOKENS: u64 = 512;
+
+/// The most tokens that the input of an ask can be. A token of a byte-level vocabulary is at least a byte of text.
+pub(super) fn input_tokens_max(ask: &Ask) -> u64 {
+    let schema = ask.answer_schema().to_string().len();
+    (ask.system.len() + ask.user.len() + schema) as u64 + FRAMING_TOKENS
+}
+
+/// What a call with these arguments is going to spend.
+pub(super) fn spend(id: &Id, args: &CallArgs) -> Spend {
+    Spend {
+        call: id.clone(),
+        project: args.project.clone(),
+        workflow: args.workflow.clone(),
+        model: format!("{}/{}", args.provider, args.model),
+        input_tokens: args.input_tokens_max,
+        output_tokens: u64::from(args.max_output_tokens),
+    }
+}
+
+/// Usage as billing counts it.
+pub(super) fn charge(usage: Usage, answered: bool) -> Charge {
+    match usage {
+        Usage::Reported(tokens) => Charge::Measured(Tokens {
+            input: tokens.input_tokens,
+            cached_input: tokens.cached_input_tokens,
+            cache_write: tokens.cache_write_tokens,
+            output: tokens.output_tokens.saturating_add(tokens.reasoning_tokens),
+        }),
+        Usage::Unmetered if answered => Charge::Measured(Tokens::default()),
+        Usage::Unmetered => Charge::Nothing,
+        Usage::Unknown => Charge::Unknown,
+    }
+}
+
+/// What ends the holds of a call. A call that was intended before there were holds has none.
+pub(super) fn settle(call: &CallDoc, charge: Charge) -> Settled {
+    match &call.terms {
+        Some(terms) => spend::settle(terms, &call.id, charge),
+        None => Settled { operations: Vec::new(), cost_micros: 0, unmeasured_micros: 0 },
+    }
+}
+
+/// Rates what a call came to, and states what thresholds its budgets have reached. A call that cost nothing has no row.
+pub(super) async fn bill(
+    harness: &Harness,
+    ctx: &Ctx,
+    call: &CallDoc,
+    charge: Charge,
+    settled: &Settled,
+) -> Result<(), Fault> {
+    let Some(terms) = call.terms.as_ref().filter(|_| charge != Charge::Nothing) else { return Ok(()) };
+    let (tokens, measured) = match charge {
+        Charge::Measured(tokens) if settled.unmeasured_micros == 0 => (tokens, true),
+        Charge::Measured(_) | Charge::Unknown | Charge::Nothing => (Tokens::default(), false),
+    };
+    let mut service = harness.service("billing", &ctx.tenant, vec![ctx.principal.id.clone()], &ctx.trace);
+    service.idempotency_key = Some(call.id.to_string());
+    let args = json!({
+        "call": call.id, "run": call.run, "workflow": call.workflow, "project": call.project, "ticket": call.ticket,
+        "model": format!("{}/{}", call.provider, call.model), "tokens": tokens, "measured": measured,
+        "price": terms.price, "price_version": terms.price_version, "currency": terms.currency,
+        "unmeasured_micros": settled.unmeasured_micros,
+    });
+    if let Done::Waiting { .. } =
+        harness.act(&service, "billing.usage.record", args, Terms::default()).await?
+    {
+        return Err(act::internal("billing waits for an approval"));
+    }
+    let view = harness.store().view(&ctx.tenant, harness.now_ms());
+    for crossed in spend::crossed(&view, terms).await? {
+        let key = format!("warn:{}:{}:{}", crossed.account, crossed.percent, crossed.amount);
+        service.idempotency_key = Some(key);
+        let args = json!({
+            "budget": crossed.budget, "account": crossed.account, "percent": crossed.percent, "amount": crossed.amount,
+        });
+        if let Err(fault) = harness.act(&service, "billing.budget.warn", args, Terms::default()).await {
+            // The call is paid for either way; the next one that is settled tries again.
+            tracing::warn!(%fault, budget = %crossed.budget, "a threshold could not be stated");
+        }
+    }
+    Ok(())
+}
+
+impl Models {
+    /// Turns "an account has not enough left" into the budget that it is, and records once that the call was not made.
+    pub(super) async fn exhausted(&self, ctx: &Ctx, args: &CallArgs, refused: Fault) -> Fault {
+        match self.exhausted_recorded(ctx, args, &refused).await {
+            Ok(Some(fault)) | Err(fault) => fault,
+            Ok(None) => {
+                Fault::new(Class::Contention, "contention", "the budgets have changed meanwhile; try again")
+            }
+        }
+    }
+
+    async fn exhausted_recorded(
+        &self,
+        ctx: &Ctx,
+        args: &CallArgs,
+        refused: &Fault,
+    ) -> Result<Option<Fault>, Fault> {
+        let harness = &self.0.harness;
+        let account =
+            refused.details.as_ref().and_then(|details| Id::parse(details["account"].as_str()?).ok());
+        let Some(account) = account else { return Ok(Some(refused.clone())) };
+        let run = Id::parse(&args.run).map_err(|_| Fault::not_found("run"))?;
+        let view = harness.store().view(&ctx.tenant, harness.now_ms());
+        let Some(exhausted) = spend::exhausted(&view, &spend(&run, args), &account).await? else {
+            return Ok(None);
+        };
+        let mut service = harness.service("billing", &ctx.tenant, vec![ctx.principal.id.clone()], &ctx.trace);
+        let key = ctx.idempotency_key.as_deref().unwrap_or(args.run.as_str());
+        service.idempotency_key = Some(format!("exhausted:{}", &hex::encode(&sha256(key.as_bytes()))[..32]));
+        let told = json!({
+            "budget": exhausted.budget, "account": exhausted.account, "run": args.run, "needed": exhausted.needed,
+            "model": format!("{}/{}", args.provider, args.model),
+        });
+        // A refusal that cannot be recorded is refused all the same, as what stood in the way of that.
+        harness.act(&service, "billing.budget.exhaust", told, Terms::default()).await?;
+        Ok(Some(exhausted.fault))
+    }
+}
+
+/// Rates a call that was closed as lost.
+pub(super) async fn bill_lost(harness: &Harness, ctx: &Ctx, stored: &Stored<CallDoc>, settled: &Settled) {
+    if let Err(fault) = bill(harness, ctx, &stored.doc, Charge::Unknown, settled).await {
+        tracing::warn!(%fault, call = %stored.id, kind = CallDoc::KIND, "a lost call is in the ledger, and could not be put into the usage rows");
+    }
+}
