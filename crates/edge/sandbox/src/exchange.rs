@@ -72,7 +72,8 @@ pub(crate) fn error(status: u16, message: &str, detail: &str) -> Reply {
 
 /// A reply that is a stream, event by event.
 pub(crate) fn events_of(reply: &Reply) -> Option<Vec<Bytes>> {
-    let is_stream = |(name, value): &(&str, String)| *name == "content-type" && value.starts_with("text/event-stream");
+    let is_stream =
+        |(name, value): &(&str, String)| *name == "content-type" && value.starts_with("text/event-stream");
     reply.headers.iter().any(is_stream).then(|| {
         let (mut rest, mut events) = (reply.body.clone(), Vec::new());
         while !rest.is_empty() {

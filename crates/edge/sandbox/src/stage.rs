@@ -131,9 +131,8 @@ impl Stage {
         };
         let Some(fault) = &fault else { return sent(apply()) };
         self.faulted.fetch_add(1, Ordering::Relaxed);
-        let server_error = |status| {
-            Sending::Reply(self.error(service, call, status, "The server had an error"))
-        };
+        let server_error =
+            |status| Sending::Reply(self.error(service, call, status, "The server had an error"));
         match fault {
             Fault::RateLimited { retry_after_s } => {
                 Sending::Reply(self.rate_limited(service, call, *retry_after_s))

@@ -70,7 +70,8 @@ fn read(asked: &Asked<'_>, makes: bool) -> Result<(Value, String, u64), Problem>
     if texts.iter().any(|(role, _)| !["user", "assistant", "system"].contains(role)) {
         return Err(Problem::new(400, "messages: Unexpected role".into()));
     }
-    let system = text_of(&body["system"]).ok_or_else(|| Problem::new(400, "system: text is required".into()))?;
+    let system =
+        text_of(&body["system"]).ok_or_else(|| Problem::new(400, "system: text is required".into()))?;
     let prompt = prompt_of(&texts).to_owned();
     let input = words(&system) + texts.iter().map(|(_, text)| words(text)).sum::<usize>();
     drop(texts);
@@ -84,10 +85,13 @@ fn forced_tool(body: &Value) -> Result<Option<(String, Value)>, Problem> {
     if tools.iter().any(|tool| !tool["name"].is_string() || !tool["input_schema"].is_object()) {
         return Err(invalid("tools: name and input_schema are required"));
     }
-    let tool = |tool: &Value| (tool["name"].as_str().unwrap_or_default().to_owned(), tool["input_schema"].clone());
+    let tool =
+        |tool: &Value| (tool["name"].as_str().unwrap_or_default().to_owned(), tool["input_schema"].clone());
     match body["tool_choice"]["type"].as_str() {
         None | Some("auto" | "none") => Ok(None),
-        Some("any") => Ok(Some(tools.first().map(tool).ok_or_else(|| invalid("tool_choice: there are no tools"))?)),
+        Some("any") => {
+            Ok(Some(tools.first().map(tool).ok_or_else(|| invalid("tool_choice: there are no tools"))?))
+        }
         Some("tool") => {
             let named = tools.iter().find(|tool| tool["name"] == body["tool_choice"]["name"]);
             Ok(Some(named.map(tool).ok_or_else(|| invalid("tool_choice: no tool of this name"))?))
@@ -158,7 +162,9 @@ impl Said<'_> {
             return None;
         }
         Some(match &self.tool {
-            Some(name) => json!({"type": "tool_use", "id": self.asked.id("toolu_", "tool"), "name": name, "input": {}}),
+            Some(name) => {
+                json!({"type": "tool_use", "id": self.asked.id("toolu_", "tool"), "name": name, "input": {}})
+            }
             None => json!({"type": "text", "text": ""}),
         })
     }

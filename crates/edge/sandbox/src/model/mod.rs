@@ -111,10 +111,9 @@ pub(crate) fn authenticated(call: &Call, key: &str) -> bool {
 pub(crate) fn unauthenticated(call: &Call) -> Reply {
     match wire_of(call) {
         Wire::OpenAi => Problem::new(401, "Incorrect API key provided.".into()).code("invalid_api_key"),
-        Wire::Azure => Problem::new(
-            401,
-            "Access denied due to invalid subscription key or wrong API endpoint.".into(),
-        ),
+        Wire::Azure => {
+            Problem::new(401, "Access denied due to invalid subscription key or wrong API endpoint.".into())
+        }
         Wire::Anthropic => Problem::new(401, "invalid x-api-key".into()),
     }
     .reply(wire_of(call))
@@ -133,7 +132,9 @@ pub(crate) fn error(call: &Call, status: u16, message: &str) -> Reply {
 /// 401 for a token that was good once.
 pub(crate) fn expired(call: &Call) -> Reply {
     match wire_of(call) {
-        Wire::OpenAi => Problem::new(401, "Your authentication token has expired.".into()).code("token_expired"),
+        Wire::OpenAi => {
+            Problem::new(401, "Your authentication token has expired.".into()).code("token_expired")
+        }
         Wire::Azure => Problem::new(
             401,
             "Unauthorized. Access token is missing, invalid, audience is incorrect or have expired.".into(),
@@ -146,8 +147,12 @@ pub(crate) fn expired(call: &Call) -> Reply {
 /// No capacity: Anthropic's 529, the others' 503.
 pub(crate) fn overloaded(call: &Call) -> Reply {
     match wire_of(call) {
-        Wire::OpenAi => Problem::new(503, "The engine is currently overloaded, please try again later".into()),
-        Wire::Azure => Problem::new(503, "The service has no capacity for this deployment.".into()).code("NoCapacity"),
+        Wire::OpenAi => {
+            Problem::new(503, "The engine is currently overloaded, please try again later".into())
+        }
+        Wire::Azure => {
+            Problem::new(503, "The service has no capacity for this deployment.".into()).code("NoCapacity")
+        }
         Wire::Anthropic => Problem::new(529, "Overloaded".into()),
     }
     .reply(wire_of(call))

@@ -175,7 +175,8 @@ impl Said<'_> {
         let with_usage = options["include_usage"] == json!(true);
         let chunk = |delta: Value, finish: Value| {
             let mut chunk = self.envelope("chat.completion.chunk");
-            chunk["choices"] = json!([{"index": 0, "delta": delta, "logprobs": null, "finish_reason": finish}]);
+            chunk["choices"] =
+                json!([{"index": 0, "delta": delta, "logprobs": null, "finish_reason": finish}]);
             if with_usage {
                 chunk["usage"] = Value::Null;
             }
@@ -189,7 +190,9 @@ impl Said<'_> {
             }));
         }
         chunks.push(chunk(json!({"role": "assistant", "content": "", "refusal": null}), Value::Null));
-        chunks.extend(pieces(self.content).into_iter().map(|piece| chunk(json!({"content": piece}), Value::Null)));
+        chunks.extend(
+            pieces(self.content).into_iter().map(|piece| chunk(json!({"content": piece}), Value::Null)),
+        );
         chunks.push(chunk(json!({}), json!(self.finish)));
         if with_usage {
             let mut last = self.envelope("chat.completion.chunk");

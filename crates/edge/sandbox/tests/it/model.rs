@@ -249,7 +249,10 @@ async fn three_shapes_of_one_answer() {
     assert_eq!(azure.json()["model"], "stand-in-2026-11-01", "the deployment's name is not the model's");
     assert!(azure.json()["prompt_filter_results"].is_array());
     let anthropic = ask_as(&play, &ANTHROPIC_KEY, ANTHROPIC, &message(text)).await.json();
-    assert_eq!((&anthropic["content"][0]["input"], &anthropic["stop_reason"]), (&expected, &json!("tool_use")));
+    assert_eq!(
+        (&anthropic["content"][0]["input"], &anthropic["stop_reason"]),
+        (&expected, &json!("tool_use"))
+    );
     assert_eq!([&anthropic["usage"]["input_tokens"], &anthropic["usage"]["output_tokens"]], [8, 1]);
     let work = play.sandbox.model_work();
     assert_eq!((work.answers, work.input_tokens, work.output_tokens), (3, 24, 3));
@@ -273,7 +276,10 @@ async fn streams_are_the_same_in_pieces() {
         assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), expected, "{target}");
         let [.., finish, usage, done] = chunks.as_slice() else { panic!("{chunks:?}") };
         assert_eq!((&finish["choices"][0]["finish_reason"], done), (&json!("stop"), &json!("[DONE]")));
-        assert_eq!((usage["choices"].as_array().unwrap().len(), &usage["usage"]["total_tokens"]), (0, &json!(6)));
+        assert_eq!(
+            (usage["choices"].as_array().unwrap().len(), &usage["usage"]["total_tokens"]),
+            (0, &json!(6))
+        );
         assert_eq!(chunks[0]["prompt_filter_results"].is_array(), target == AZURE);
         assert!(chunks.len() > 5, "in more than one piece");
     }
@@ -299,7 +305,8 @@ async fn each_shape_refuses_in_its_own_words() {
         body.as_object_mut().unwrap().remove(name);
         body
     };
-    let developer = json!({"model": "stand-in", "max_tokens": 1, "messages": [{"role": "developer", "content": "x"}]});
+    let developer =
+        json!({"model": "stand-in", "max_tokens": 1, "messages": [{"role": "developer", "content": "x"}]});
     let mut sampled = message("x");
     sampled["temperature"] = json!(1.0);
     let newer = [ANTHROPIC_KEY[0], ("anthropic-version", "2026-10-21")];
@@ -353,7 +360,11 @@ async fn faults_keep_to_the_shape_and_count_the_work() {
         play.sandbox.fault_add(FaultRule::new(Service::Model, fault.clone()).once()).expect("a rule");
         let answer = three(&play, target, false).await.expect("a reply");
         let found = answer.json();
-        assert_eq!((answer.status, found.pointer(path)), (status, Some(&json!(wanted))), "{target} {fault:?}");
+        assert_eq!(
+            (answer.status, found.pointer(path)),
+            (status, Some(&json!(wanted))),
+            "{target} {fault:?}"
+        );
         assert_eq!(play.sandbox.model_work().answers, answers, "{target} {fault:?}");
         if status == 429 {
             assert_eq!(answer.header("retry-after"), Some("3"));
@@ -391,7 +402,10 @@ async fn streams_break_where_the_script_says() {
                 Fault::ShortStream { .. } => assert_eq!(events(&answer).len(), 3, "{target}"),
                 Fault::StreamError { .. } => {
                     let found = events(&answer);
-                    assert!(found.len() == 3 && found[2]["error"]["message"].is_string(), "{target} {found:?}");
+                    assert!(
+                        found.len() == 3 && found[2]["error"]["message"].is_string(),
+                        "{target} {found:?}"
+                    );
                 }
                 Fault::CutReply { bytes } => assert_eq!(answer.body.len(), bytes, "{target}"),
                 _ => assert_eq!(answer.body, whole.body, "{target}"),

@@ -40,7 +40,8 @@ async fn scene() -> Scene {
         webhook_secret: "whsec_c3RhbmQtaW4tc2VjcmV0LW9mLTMyLWJ5dGVzISEhISE=".into(),
         control_token: "c".into(),
     };
-    let sandbox = Sandbox::start(sandbox::Config::new(Arc::new(|| 1_795_232_472_123), credentials)).await.unwrap();
+    let sandbox =
+        Sandbox::start(sandbox::Config::new(Arc::new(|| 1_795_232_472_123), credentials)).await.unwrap();
     let url = sandbox.base_url().to_owned();
     let world = World::start_with(|config| {
         let credential = || SecretRef::try_from("secret:models".to_owned()).unwrap();
@@ -66,7 +67,8 @@ async fn scene() -> Scene {
         let mut config = (*house.config).clone();
         config.models.stream = stream;
         let egress = Egress::new(EgressConfig::new(|| 0)).unwrap();
-        let mut providers = server::providers::providers(&config, &egress, &house.custody, &house.store).unwrap();
+        let mut providers =
+            server::providers::providers(&config, &egress, &house.custody, &house.store).unwrap();
         for hosted in providers.hosted.values_mut() {
             hosted.limits.first_byte_ms = PATIENCE_MS;
             hosted.limits.idle_ms = PATIENCE_MS;
