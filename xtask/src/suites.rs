@@ -35,6 +35,13 @@ pub(crate) const PYTHON_SUITES: &[Suite] = &[
         builds: &[&["--package", "sandbox", "--example", "serve"]],
         args: &["{target}/debug/examples/serve"],
     },
+    // The vendors' own clients against the stand-ins for hosted models.
+    Suite {
+        name: "sandbox fidelity (openai, anthropic)",
+        script: "crates/edge/sandbox/tests/fidelity_models.py",
+        builds: &[&["--package", "sandbox", "--example", "serve"]],
+        args: &["{target}/debug/examples/serve"],
+    },
     // A second verifier that shares no code with ours, over good and tampered bundles.
     Suite {
         name: "evidence verifiers agree",

@@ -20,7 +20,7 @@ pub struct Credentials {
     pub password: String,
     /// The token accepted as `Authorization: Bearer` by the ServiceNow stand-in.
     pub bearer_token: String,
-    /// The key accepted as `Authorization: Bearer` by the model stand-in.
+    /// The key accepted by the model stand-ins: as `Authorization: Bearer`, `api-key` or `x-api-key`, as the vendor has it.
     pub model_key: String,
     /// Signing secret of outgoing webhooks, `whsec_<base64>` (Standard Webhooks; 24 to 64 bytes once decoded).
     pub webhook_secret: String,
@@ -59,7 +59,7 @@ pub struct ServiceNowConfig {
 /// How the model stand-in is set up.
 #[derive(Clone)]
 pub struct ModelConfig {
-    /// The alias that callers ask for.
+    /// The alias that callers ask for; on Azure, the deployment.
     pub name: String,
     /// The dated version that the reply names, e.g. `stand-in-2026-11-01`. Callers may ask for it as well.
     pub version: String,

@@ -6,7 +6,7 @@
 //! | `GET /_sandbox/faults` | the rules with what they saw and struck |
 //! | `POST /_sandbox/faults` | adds one rule, or a list of them, all or none: 201 |
 //! | `DELETE /_sandbox/faults` | clears them: 204 |
-//! | `GET /_sandbox/effects` | counts, duplicates, requests; with `list=true` also effects, 500 from `offset` |
+//! | `GET /_sandbox/effects` | counts, duplicates, requests, the models' work; with `list=true` also effects, 500 from `offset` |
 //! | `POST /_sandbox/incidents` | seeds an incident: 201 with `sys_id` and `number` |
 //! | `PATCH /_sandbox/incidents/{sys_id}` | edits it as a person: 204 |
 //! | `POST /_sandbox/webhooks` | the parts of a signed webhook, for the caller to send |
@@ -97,6 +97,7 @@ fn effects(stage: &Stage, call: &Call) -> Reply {
         "duplicates": duplicates,
         "effects_duplicated": duplicates.total(),
         "requests": stage.requests(),
+        "model_work": stage.model_work(),
     });
     if call.flag("list") {
         let offset = call.parameter("offset").and_then(|offset| offset.parse().ok()).unwrap_or(0);

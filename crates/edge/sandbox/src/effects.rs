@@ -31,7 +31,7 @@ pub const MAX_MARKER_BYTES: usize = 64;
 pub enum Service {
     /// The ServiceNow Table API stand-in, `/api/now/`.
     ServiceNow,
-    /// The OpenAI-shaped model stand-in, `/v1/`.
+    /// The model stand-ins, `/v1/` and `/openai/`.
     Model,
 }
 

@@ -6,8 +6,6 @@ use http::{HeaderMap, Method};
 use serde_json::{Value, json};
 use url::form_urlencoded;
 
-use crate::effects::Service;
-
 /// A request read to its end.
 pub(crate) struct Call {
     pub method: Method,
@@ -67,29 +65,21 @@ impl Reply {
     }
 }
 
-/// An error in the shape of the service that would send it.
-pub(crate) fn error(service: Service, status: u16, message: &str, detail: &str) -> Reply {
-    match service {
-        Service::ServiceNow => Reply::json(
-            status,
-            &json!({"error": {"message": message, "detail": detail}, "status": "failure"}),
-        ),
-        Service::Model => {
-            let kind = match status {
-                429 => "requests",
-                500.. => "server_error",
-                _ => "invalid_request_error",
-            };
-            let code = match status {
-                401 => json!("invalid_api_key"),
-                429 => json!("rate_limit_exceeded"),
-                _ => Value::Null,
-            };
-            let text = if detail.is_empty() { message.to_owned() } else { format!("{message}: {detail}") };
-            Reply::json(
-                status,
-                &json!({"error": {"message": text, "type": kind, "param": null, "code": code}}),
-            )
+/// An error of the ServiceNow stand-in. The models' errors are in `model`, a shape each.
+pub(crate) fn error(status: u16, message: &str, detail: &str) -> Reply {
+    Reply::json(status, &json!({"error": {"message": message, "detail": detail}, "status": "failure"}))
+}
+
+/// A reply that is a stream, event by event.
+pub(crate) fn events_of(reply: &Reply) -> Option<Vec<Bytes>> {
+    let is_stream =
+        |(name, value): &(&str, String)| *name == "content-type" && value.starts_with("text/event-stream");
+    reply.headers.iter().any(is_stream).then(|| {
+        let (mut rest, mut events) = (reply.body.clone(), Vec::new());
+        while !rest.is_empty() {
+            let end = rest.windows(2).position(|two| two == b"\n\n").map_or(rest.len(), |at| at + 2);
+            events.push(rest.split_to(end));
         }
-    }
+        events
+    })
 }

@@ -67,6 +67,34 @@ pub enum Fault {
     SchemaViolation,
     /// Model: the content names a group that does not exist.
     UnknownGroup,
+    /// Before: 401, as for a token that was good once.
+    ExpiredToken,
+    /// Model, before: no capacity. 529 where the vendor has that, else 503.
+    Overloaded,
+    /// Model, before: the prompt is longer than the model reads.
+    ContextExceeded,
+    /// Model: the content filter stops it, before or after, as the vendor does.
+    ContentFiltered,
+    /// After: the true reply, broken off after this many bytes with its connection.
+    CutReply {
+        /// Bytes of the body that are sent.
+        bytes: usize,
+    },
+    /// Model, after: a stream that ends after this many events as if that were all.
+    ShortStream {
+        /// Events that are sent.
+        events: usize,
+    },
+    /// Model, after: a stream that says after this many events that it failed.
+    StreamError {
+        /// Events that are sent before.
+        events: usize,
+    },
+    /// Model, after: a stream that stops after this many events and stays open.
+    StreamStall {
+        /// Events that are sent.
+        events: usize,
+    },
     /// After: 200 with a JSON string of this many bytes, at most [`MAX_HUGE_BODY_BYTES`], sent as it is made.
     HugeBody {
         /// Body size in bytes.
@@ -89,7 +117,15 @@ impl Fault {
     fn service(&self) -> Option<Service> {
         match self {
             Fault::DroppedFields { .. } => Some(Service::ServiceNow),
-            Fault::WrongModel | Fault::SchemaViolation | Fault::UnknownGroup => Some(Service::Model),
+            Fault::WrongModel
+            | Fault::SchemaViolation
+            | Fault::UnknownGroup
+            | Fault::Overloaded
+            | Fault::ContextExceeded
+            | Fault::ContentFiltered
+            | Fault::ShortStream { .. }
+            | Fault::StreamError { .. }
+            | Fault::StreamStall { .. } => Some(Service::Model),
             Fault::RateLimited { .. }
             | Fault::ServerError { .. }
             | Fault::ServerErrorAfterEffect { .. }
@@ -98,6 +134,8 @@ impl Fault {
             | Fault::Hang
             | Fault::HangAfterEffect
             | Fault::MalformedJson
+            | Fault::ExpiredToken
+            | Fault::CutReply { .. }
             | Fault::HugeBody { .. }
             | Fault::Redirect { .. }
             | Fault::SlowDrip { .. } => None,
@@ -229,6 +267,14 @@ impl FaultRule {
             | Fault::WrongModel
             | Fault::MalformedJson
             | Fault::SchemaViolation
+            | Fault::ExpiredToken
+            | Fault::Overloaded
+            | Fault::ContextExceeded
+            | Fault::ContentFiltered
+            | Fault::CutReply { .. }
+            | Fault::ShortStream { .. }
+            | Fault::StreamError { .. }
+            | Fault::StreamStall { .. }
             | Fault::UnknownGroup => None,
         };
         problem.map_or(Ok(()), |problem| Err(FaultError::Invalid(problem)))

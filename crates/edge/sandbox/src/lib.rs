@@ -13,8 +13,8 @@
 //! sandbox.effects_duplicated() == 0
 //! ```
 //!
-//! There are two: a ServiceNow Table API (the header of `servicenow` lists its traps) and an OpenAI-shaped
-//! model (`model`). Both live in one HTTP server on 127.0.0.1, under their usual paths, and every reply
+//! There are two: a ServiceNow Table API (the header of `servicenow` lists its traps) and a hosted model in three
+//! vendors' shapes (`model`). Both live in one HTTP server on 127.0.0.1, under their usual paths, and every reply
 //! carries `x-stand-in: sandbox`. Another process directs the play through `/_sandbox/` (`control`).
 //!
 //! Rules for those who add to it:
@@ -134,6 +134,17 @@ pub struct Requests {
     pub faulted: u64,
 }
 
+/// What the model stand-ins have answered, whether or not it arrived. It is what a provider would bill.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ModelWork {
+    /// Answers made.
+    pub answers: u64,
+    /// Tokens of their prompts, counted as words.
+    pub input_tokens: u64,
+    /// Tokens of the answers, counted as words.
+    pub output_tokens: u64,
+}
+
 /// A running sandbox. Dropping it stops it at once; [`shutdown`](Sandbox::shutdown) lets replies finish.
 pub struct Sandbox {
     stage: Arc<Stage>,
@@ -158,7 +169,7 @@ impl Sandbox {
     }
 
     /// `http://127.0.0.1:PORT`, without a slash at the end. The ServiceNow instance and the control interface
-    /// are at this URL, the model's base URL is this and `/v1`.
+    /// are at this URL, as are Azure's endpoint and Anthropic's base URL; OpenAI's base URL is this and `/v1`.
     pub fn base_url(&self) -> &str {
         &self.stage.base_url
     }
@@ -266,6 +277,11 @@ impl Sandbox {
     /// How many mutations were applied again. Zero means that nothing was executed twice.
     pub fn effects_duplicated(&self) -> u64 {
         self.duplicates().total()
+    }
+
+    /// What the model stand-ins have answered, whether or not it arrived.
+    pub fn model_work(&self) -> ModelWork {
+        self.stage.model_work()
     }
 
     /// How many requests arrived.

@@ -29,7 +29,7 @@ use crate::{
     effects::Service,
     exchange::{Call, Reply},
     faults::{DRIP_INTERVAL_MS, MAX_DRIPS},
-    stage::{Sending, Stage},
+    stage::{Ending, Sending, Stage},
 };
 
 /// Most connections at once; further ones wait to be accepted.
@@ -44,14 +44,16 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
 /// Rest after a failed accept (no file descriptors left), so that the loop does not spin.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
+/// Pause before a reply is cut off.
+const CUT_REST: Duration = Duration::from_millis(20);
 /// Size of a piece of a huge body.
 const HUGE_PIECE_BYTES: u64 = 64 << 10;
 
-type Body = UnsyncBoxBody<Bytes, Infallible>;
+type Body = UnsyncBoxBody<Bytes, Dropped>;
 
-/// The connection ends without a reply.
+/// The connection ends without a reply, or in the middle of one.
 #[derive(Debug, thiserror::Error)]
-#[error("closed without a reply, as the script says")]
+#[error("closed, as the script says")]
 struct Dropped;
 
 /// Serves until `stop` turns true, then lets replies on their way finish and closes what hangs.
@@ -130,12 +132,16 @@ async fn respond(
         None if call.path.starts_with("/_sandbox/") => Sending::Reply(control::handle(&stage, &call)),
         None if call.method == Method::GET && call.path == "/" => Sending::Reply(Reply::json(
             200,
-            &json!({"stand_in_for": ["ServiceNow Table API", "OpenAI chat completions"]}),
+            &json!({"stand_in_for": [
+                "ServiceNow Table API", "OpenAI chat completions", "Azure OpenAI chat completions",
+                "Anthropic messages",
+            ]}),
         )),
         None => Sending::Reply(Reply::json(404, &json!({"error": "no such resource"}))),
     };
     match sending {
         Sending::Reply(reply) => Ok(framed(reply)),
+        Sending::Pieces(reply, pieces, ending) => Ok(pieced(&reply, pieces, ending, stop)),
         Sending::Drip(reply, chunk_bytes) => Ok(dripped(reply, chunk_bytes, stop)),
         Sending::Huge(bytes) => Ok(huge(bytes)),
         Sending::Drop => Err(Dropped),
@@ -150,7 +156,7 @@ async fn respond(
 fn service_of(path: &str) -> Option<Service> {
     if path.starts_with("/api/now/") {
         Some(Service::ServiceNow)
-    } else if path.starts_with("/v1/") {
+    } else if path.starts_with("/v1/") || path.starts_with("/openai/") {
         Some(Service::Model)
     } else {
         None
@@ -187,15 +193,47 @@ fn head(reply: &Reply) -> Response<()> {
 }
 
 fn framed(reply: Reply) -> Response<Body> {
-    head(&reply).map(|()| Full::new(reply.body).boxed_unsync())
+    head(&reply).map(|()| Full::new(reply.body).map_err(never).boxed_unsync())
 }
 
 fn streamed(
     response: Response<()>,
     pieces: impl futures::Stream<Item = Bytes> + Send + 'static,
 ) -> Response<Body> {
-    let frames = pieces.map(|piece| Ok::<_, Infallible>(Frame::data(piece)));
+    let frames = pieces.map(|piece| Ok::<_, Dropped>(Frame::data(piece)));
     response.map(|()| StreamBody::new(frames).boxed_unsync())
+}
+
+fn never(never: Infallible) -> Dropped {
+    match never {}
+}
+
+/// The pieces one by one, and then the end that the script wants.
+fn pieced(
+    reply: &Reply,
+    pieces: Vec<Bytes>,
+    ending: Ending,
+    mut stop: watch::Receiver<bool>,
+) -> Response<Body> {
+    let frames = stream::iter(pieces.into_iter().filter(|piece| !piece.is_empty()))
+        .map(|piece| Ok(Frame::data(piece)));
+    let end = stream::once(async move {
+        match ending {
+            Ending::Whole => None,
+            Ending::Cut => {
+                // hyper holds small pieces back until it is asked again. Let it write them: a reply that breaks off
+                // before its head says nothing about a reader of half ones.
+                time::sleep(CUT_REST).await;
+                Some(Err(Dropped))
+            }
+            Ending::Stall => {
+                stopped(&mut stop).await;
+                Some(Err(Dropped))
+            }
+        }
+    })
+    .filter_map(|end| async move { end });
+    head(reply).map(|()| StreamBody::new(frames.chain(end)).boxed_unsync())
 }
 
 /// The reply in pieces with pauses. At shutdown, and after [`MAX_DRIPS`] pieces, the rest comes at once.

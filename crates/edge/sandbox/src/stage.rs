@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    Error, Incident, IncidentSeed, Requests, WebhookEvent,
+    Error, Incident, IncidentSeed, ModelWork, Requests, WebhookEvent,
     config::Config,
     effects::Service,
     exchange::{self, Call, Reply},
@@ -23,10 +23,23 @@ use crate::{
     webhook::{Signer, Webhook},
 };
 
+/// How a body that comes in pieces ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// As it should.
+    Whole,
+    /// The connection breaks.
+    Cut,
+    /// It does not, until the client goes away.
+    Stall,
+}
+
 /// What is sent, or not.
 pub(crate) enum Sending {
     /// The reply.
     Reply(Reply),
+    /// The head of the reply, then these pieces of a body, then the end.
+    Pieces(Reply, Vec<Bytes>, Ending),
     /// The reply, in pieces of this many bytes.
     Drip(Reply, usize),
     /// A JSON string of this many bytes.
@@ -45,6 +58,7 @@ pub(crate) struct Stage {
     signer: Signer,
     servicenow: AtomicU64,
     model: AtomicU64,
+    model_work: Mutex<ModelWork>,
     unauthenticated: AtomicU64,
     faulted: AtomicU64,
 }
@@ -71,6 +85,7 @@ impl Stage {
             signer,
             servicenow: AtomicU64::new(0),
             model: AtomicU64::new(0),
+            model_work: Mutex::new(ModelWork::default()),
             unauthenticated: AtomicU64::new(0),
             faulted: AtomicU64::new(0),
         })
@@ -89,44 +104,38 @@ impl Stage {
         }
     }
 
+    /// What the models have answered, whether or not it arrived.
+    pub fn model_work(&self) -> ModelWork {
+        *self.model_work.lock()
+    }
+
     /// Answers a request to one of the services.
     pub fn perform(&self, service: Service, call: &Call) -> Sending {
         let secrets = &self.config.credentials;
-        let (known, counter, stranger) = match service {
-            Service::ServiceNow => (
-                servicenow::authenticated(call, secrets),
-                &self.servicenow,
-                servicenow::unauthenticated as fn() -> Reply,
-            ),
-            Service::Model => (
-                model::authenticated(call, &secrets.model_key),
-                &self.model,
-                model::unauthenticated as fn() -> Reply,
-            ),
+        let (known, counter) = match service {
+            Service::ServiceNow => (servicenow::authenticated(call, secrets), &self.servicenow),
+            Service::Model => (model::authenticated(call, &secrets.model_key), &self.model),
         };
         if !known {
             self.unauthenticated.fetch_add(1, Ordering::Relaxed);
-            return Sending::Reply(stranger());
+            return Sending::Reply(match service {
+                Service::ServiceNow => servicenow::unauthenticated(),
+                Service::Model => model::unauthenticated(call),
+            });
         }
         let nth = counter.fetch_add(1, Ordering::Relaxed) + 1;
         let fault = self.faults.lock().strike(service, call);
         let apply = || match service {
             Service::ServiceNow => self.servicenow(call, fault.as_ref()),
-            Service::Model => model::handle(&self.config.model, call, self.now_ms(), nth, fault.as_ref()),
+            Service::Model => self.model(call, nth, fault.as_ref()),
         };
-        let Some(fault) = &fault else { return Sending::Reply(apply()) };
+        let Some(fault) = &fault else { return sent(apply()) };
         self.faulted.fetch_add(1, Ordering::Relaxed);
-        let server_error = |status| {
-            Sending::Reply(exchange::error(
-                service,
-                status,
-                "The server had an error",
-                "injected by the stand-in",
-            ))
-        };
+        let server_error =
+            |status| Sending::Reply(self.error(service, call, status, "The server had an error"));
         match fault {
             Fault::RateLimited { retry_after_s } => {
-                Sending::Reply(self.rate_limited(service, *retry_after_s))
+                Sending::Reply(self.rate_limited(service, call, *retry_after_s))
             }
             Fault::ServerError { status } => server_error(*status),
             Fault::ServerErrorAfterEffect { status } => {
@@ -147,7 +156,24 @@ impl Stage {
             Fault::DroppedFields { .. }
             | Fault::WrongModel
             | Fault::SchemaViolation
-            | Fault::UnknownGroup => Sending::Reply(apply()),
+            | Fault::UnknownGroup
+            | Fault::ContentFiltered => sent(apply()),
+            Fault::ExpiredToken => Sending::Reply(match service {
+                Service::ServiceNow => servicenow::unauthenticated(),
+                Service::Model => model::expired(call),
+            }),
+            Fault::Overloaded => Sending::Reply(model::overloaded(call)),
+            Fault::ContextExceeded => Sending::Reply(model::context_exceeded(call)),
+            Fault::CutReply { bytes } => {
+                let reply = apply();
+                let kept = reply.body.slice(..reply.body.len().min(*bytes));
+                Sending::Pieces(reply, vec![kept], Ending::Cut)
+            }
+            Fault::ShortStream { events } => cut(apply(), *events, None, Ending::Whole),
+            Fault::StreamError { events } => {
+                cut(apply(), *events, Some(model::error_event(call)), Ending::Whole)
+            }
+            Fault::StreamStall { events } => cut(apply(), *events, None, Ending::Stall),
             Fault::MalformedJson => Sending::Reply(malformed(apply())),
             Fault::HugeBody { bytes } => {
                 apply();
@@ -175,13 +201,35 @@ impl Stage {
         servicenow::handle(&mut self.world.lock(), &context, call)
     }
 
-    fn rate_limited(&self, service: Service, retry_after_s: u32) -> Reply {
-        let reply = exchange::error(service, 429, "Rate limit exceeded", "injected by the stand-in")
+    fn model(&self, call: &Call, nth: u64, fault: Option<&Fault>) -> Reply {
+        let (reply, work) = model::handle(&self.config.model, call, self.now_ms(), nth, fault);
+        if let Some(work) = work {
+            let mut all = self.model_work.lock();
+            all.answers += 1;
+            all.input_tokens += work.input_tokens;
+            all.output_tokens += work.output_tokens;
+        }
+        reply
+    }
+
+    fn error(&self, service: Service, call: &Call, status: u16, message: &str) -> Reply {
+        match service {
+            Service::ServiceNow => exchange::error(status, message, "injected by the stand-in"),
+            Service::Model => model::error(call, status, message),
+        }
+    }
+
+    fn rate_limited(&self, service: Service, call: &Call, retry_after_s: u32) -> Reply {
+        let reply = self
+            .error(service, call, 429, "Rate limit exceeded")
             .header("retry-after", retry_after_s.to_string());
         match service {
             Service::ServiceNow => {
                 let reset_s = self.now_ms().div_euclid(1_000) + i64::from(retry_after_s);
                 reply.header("x-ratelimit-limit", "100").header("x-ratelimit-reset", reset_s.to_string())
+            }
+            Service::Model if model::wire_of(call) == model::Wire::Anthropic => {
+                reply.header("anthropic-ratelimit-requests-remaining", "0")
             }
             Service::Model => reply.header("retry-after-ms", (u64::from(retry_after_s) * 1_000).to_string()),
         }
@@ -231,6 +279,26 @@ impl Stage {
 /// A write by a person: names are resolved, rights are not asked.
 fn person<'a>(by: &'a str, at_ms: i64, input: &'a Map<String, Value>) -> Write<'a> {
     Write { by, at_ms, input, display_input: true, dropped: &[], from_client: false }
+}
+
+/// The reply; a stream goes out event by event.
+fn sent(reply: Reply) -> Sending {
+    match exchange::events_of(&reply) {
+        Some(events) => Sending::Pieces(reply, events, Ending::Whole),
+        None => Sending::Reply(reply),
+    }
+}
+
+/// A stream's first events and what follows them instead of the rest. What is no stream is sent as it is.
+fn cut(reply: Reply, events: usize, then: Option<String>, ending: Ending) -> Sending {
+    match exchange::events_of(&reply) {
+        Some(mut all) => {
+            all.truncate(events);
+            all.extend(then.map(Bytes::from));
+            Sending::Pieces(reply, all, ending)
+        }
+        None => Sending::Reply(reply),
+    }
 }
 
 /// The reply with its body cut in the middle.

@@ -146,14 +146,14 @@ pub struct Models {
     pub baseline_training: Option<PathBuf>,
     /// Whether providers are asked to stream their answers: one that died is then noticed sooner. Default no.
     pub stream: bool,
+    /// Models that may stand in for others, where policy allows it too. At most 32.
+    pub fallback: Vec<ModelFallback>,
     /// A provider that speaks the OpenAI dialect, pinned as `openai/<model>`.
     pub openai: Option<OpenAi>,
     /// OpenAI's models on Azure, pinned as `azure-openai/<deployment>`.
     pub azure_openai: Option<AzureOpenAi>,
     /// A provider that speaks the Anthropic dialect, pinned as `anthropic/<model>`.
     pub anthropic: Option<Anthropic>,
-    /// Models that may stand in for others, where policy allows it too. At most 32.
-    pub fallback: Vec<ModelFallback>,
 }
 
 /// OpenAI's models on Azure.

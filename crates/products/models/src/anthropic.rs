@@ -10,7 +10,8 @@
 //! - Structured output is a tool. The answer's schema is the input schema of the one tool [`TOOL`], `tool_choice` forces
 //!   it, and its `input` is the answer. The tool does nothing: nobody executes it. A call of any other tool, or a second
 //!   call, is malformed. The vendor validates the input loosely, so the check matters more here, not less.
-//! - `max_tokens` is mandatory; `temperature` ends at 1, so that what an ask says beyond it is sent as 1.
+//! - `max_tokens` is mandatory. Sampling parameters are gone since version 2026-10-21, which answers any `temperature`
+//!   with a 400: what an ask says about it is not sent.
 //! - A 529 `overloaded_error` is the vendor's capacity, not our rate: another model may well answer. It has its own code.
 //! - A 429 whose details say that a spend limit is reached lasts until somebody raises it, and has no `Retry-After`.
 //! - A prompt that is too long is told from other invalid requests by the beginning of its message only. The message is
@@ -33,18 +34,16 @@ use crate::{
 /// Path below the provider's base address (`https://host`).
 pub const PATH: &str = "/v1/messages";
 /// The version of the wire, sent with each request.
-pub const VERSION: &str = "2023-06-01";
+pub const VERSION: &str = "2026-10-21";
 /// The tool whose arguments are the answer.
 pub const TOOL: &str = "answer";
-/// The vendor's largest temperature, in thousandths.
-const TEMPERATURE_MILLI_MAX: u32 = 1_000;
 
 /// Writes the request for `ask`, which the caller has put through [`crate::check::Checker::new`].
 ///
-/// A temperature of 1000 thousandths is the provider's default and is not sent.
+/// [`Ask::temperature_milli`] has no place in this dialect.
 pub fn request(ask: &Ask, stream: bool) -> RequestParts {
     let messages = prompt::messages(ask, prompt::Form::Tool(TOOL));
-    let mut body = json!({
+    let body = json!({
         "model": ask.model.model,
         "max_tokens": ask.max_output_tokens,
         "system": messages.system,
@@ -57,13 +56,6 @@ pub fn request(ask: &Ask, stream: bool) -> RequestParts {
         "tool_choice": {"type": "tool", "name": TOOL, "disable_parallel_tool_use": true},
         "stream": stream,
     });
-    let temperature_milli = ask.temperature_milli.min(TEMPERATURE_MILLI_MAX);
-    if temperature_milli != TEMPERATURE_MILLI_MAX {
-        body["temperature"] = match temperature_milli {
-            0 => Value::from(0),
-            milli => Value::from(f64::from(milli) / 1_000.0),
-        };
-    }
     RequestParts {
         path: PATH.to_owned(),
         headers: vec![

@@ -9,7 +9,7 @@
 //!
 //! **Confidence** is the winner's mixed share, in thousandths. Neighbours below a minimum similarity do not
 //! vote; each empty seat votes for nobody with that minimum weight, so a text that shares one weak word with one
-//! example does not come out as certain. On tickets set aside, an answer given with 850 or more was right 96 times
+//! example does not come out as certain. On tickets set aside, an answer given with 850 or more was right 99 times
 //! in 100 (`docs/decisions/0013-baseline.md`); on other tickets it has to be measured again.
 //!
 //! **Same in, same out**: training order decides ties between examples, the name decides ties between labels, nothing

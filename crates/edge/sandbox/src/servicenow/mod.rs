@@ -42,7 +42,6 @@ use self::{
 };
 use crate::{
     config::{Credentials, ServiceNowConfig},
-    effects::Service,
     exchange::{self, Call, Reply},
 };
 
@@ -74,7 +73,7 @@ pub(crate) fn authenticated(call: &Call, credentials: &Credentials) -> bool {
 /// 401, as the instance words it.
 pub(crate) fn unauthenticated() -> Reply {
     let detail = "Required to provide Auth information";
-    exchange::error(Service::ServiceNow, 401, "User is not authenticated", detail)
+    exchange::error(401, "User is not authenticated", detail)
         .header("www-authenticate", "BASIC realm=\"Service-now\"")
 }
 
@@ -268,7 +267,7 @@ fn first_record(call: &Call) -> Result<Map<String, Value>, Refusal> {
 }
 
 fn failure(status: u16, message: &str, detail: &str) -> Reply {
-    exchange::error(Service::ServiceNow, status, message, detail)
+    exchange::error(status, message, detail)
 }
 
 fn method_not_allowed() -> Reply {

@@ -6,6 +6,7 @@ mod contract;
 mod desk;
 mod hostile;
 mod life;
+mod models;
 mod support;
 mod table;
 mod tenant_policy;

@@ -51,7 +51,7 @@ pub fn command() -> Command {
                 .help("How many tickets are asked about; the rest of FILE is learned from [default: 500 of FILE, or every sample]"),
         )
         .after_help(
-            "With OPENAI_API_KEY set, that provider classifies (OPENAI_BASE_URL, OPENAI_MODEL); without, a built-in nearest-neighbour \
+            "With OPENAI_API_KEY set, that provider classifies (OPENAI_BASE_URL, OPENAI_MODEL); without, a built-in \
              baseline does.",
         )
 }
@@ -123,7 +123,7 @@ async fn show(stage: &Stage, tickets: &Tickets, left: usize, once: bool, json: b
 
 fn described(provider: &Provider) -> &'static str {
     match provider {
-        Provider::Baseline => "built in: nearest neighbours over TF-IDF, no language model",
+        Provider::Baseline => "built in: words and nearest neighbours over TF-IDF, no language model",
         Provider::OpenAi { .. } => "at the provider of OPENAI_BASE_URL",
     }
 }
