@@ -89,6 +89,8 @@ impl Scene {
             key: format!("{run}:classify:0"),
             run: run.clone(),
             workflow: "triage".into(),
+            project: None,
+            ticket: None,
             pin: pin.into(),
             accepts: vec!["stand-in-2026-11-01".into()],
             system: "Classify the ticket.".into(),
