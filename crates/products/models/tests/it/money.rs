@@ -107,12 +107,7 @@ impl House {
                 home: self.tenant.clone(),
             },
             on_behalf_of: Vec::new(),
-            assurance: Assurance {
-                method: "key".into(),
-                level: 1,
-                at_ms: now_ms(&self.clock),
-                until_ms: None,
-            },
+            assurance: Assurance { method: "key".into(), level: 1, at_ms: now_ms(&self.clock), until_ms: None },
             trace: "trc_test".into(),
             idempotency_key: None,
             requested_at_ms: now_ms(&self.clock),
