@@ -24,7 +24,7 @@ use testkit::{SeededIds, VirtualClock};
 
 /// What a call of the built-in model costs by the built-in prices, in millionths.
 const CALL: i64 = 20;
-const MODEL: &str = "baseline/tfidf-knn-1";
+const MODEL: &str = models::baseline::MODEL;
 const HOUR_MS: i64 = 3_600_000;
 
 struct House {
@@ -107,7 +107,12 @@ impl House {
                 home: self.tenant.clone(),
             },
             on_behalf_of: Vec::new(),
-            assurance: Assurance { method: "key".into(), level: 1, at_ms: now_ms(&self.clock), until_ms: None },
+            assurance: Assurance {
+                method: "key".into(),
+                level: 1,
+                at_ms: now_ms(&self.clock),
+                until_ms: None,
+            },
             trace: "trc_test".into(),
             idempotency_key: None,
             requested_at_ms: now_ms(&self.clock),
@@ -165,7 +170,7 @@ impl House {
     /// Intends a call, as a process does that dies before it hears of it.
     async fn intended(&self, n: usize) -> Id {
         let args = json!({
-            "run": run(n), "workflow": "triage", "provider": "baseline", "model": "tfidf-knn-1", "prompt_digest": "ab",
+            "run": run(n), "workflow": "triage", "provider": "baseline", "model": MODEL.trim_start_matches("baseline/"), "prompt_digest": "ab",
             "input_tokens_max": 10, "max_output_tokens": 10, "sensitivity": "internal",
         });
         let done =
