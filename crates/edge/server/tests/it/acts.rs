@@ -107,7 +107,7 @@ pub const STORIES: &[(&str, Story)] = &[
             let desk = Desk::open(world).await;
             let (_, answer) = desk.incident("my password expired and the VPN refuses my account").await;
             let run = answer.ok()["run"].as_str().unwrap().to_owned();
-            desk.until(&run, |run| run["error"] == "budget.exhausted").await;
+            desk.until(&run, |run| run["error"]["code"] == "budget.exhausted").await;
         }
         .boxed()
     }),
