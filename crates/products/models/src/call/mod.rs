@@ -159,6 +159,7 @@ impl Models {
     }
 
     /// Commits the intent. An earlier call under the same key that got lost is followed by a new one.
+    #[expect(clippy::too_many_arguments, reason = "what a call is, said once, in one place")]
     async fn intend(
         &self,
         ctx: &Ctx,

@@ -4,7 +4,6 @@ use access::bootstrap::{Bootstrap, bootstrap};
 use act::{Assurance, Call, Class, Ctx, Domain, Fault, Principal, PrincipalKind, QueryCtx};
 use contracts::models::{ModelCall, ModelCalls as _, ModelReply};
 use custody::Keyring;
-use futures::future::join_all;
 use governor::Governor;
 use governor::policy::bundle::{Algorithm, bundle_build, bundle_open, bundle_sign};
 use governor::policy::defaults::{PLATFORM_SCOPE, platform_sources};
@@ -259,8 +258,7 @@ async fn of_64_runs_exactly_as_many_go_ahead_as_fit() {
             let house = house.clone();
             async move { house.call(n).await }
         });
-        let results = join_all(tasks.map(tokio::spawn)).await;
-        let results: Vec<_> = results.into_iter().map(Result::unwrap).collect();
+        let results = tasks.collect::<tokio::task::JoinSet<_>>().join_all().await;
         assert_eq!(results.iter().filter(|result| result.is_ok()).count(), fits, "{results:?}");
         assert!(results.iter().all(|result| result.is_ok() || exhausted(result, "workflow")));
         assert_eq!(house.spent(&account).await, (CALL * fits as i64, 0));
