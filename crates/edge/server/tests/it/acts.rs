@@ -102,7 +102,7 @@ pub const STORIES: &[(&str, Story)] = &[
     ("billing.budget.exhaust", |world| {
         async {
             let budget =
-                json!({"level": "model", "name": "baseline/tfidf-knn-1", "amount": 0, "period": "hour"});
+                json!({"level": "model", "name": "baseline/tfidf-linear-1", "amount": 0, "period": "hour"});
             carry_out(world, "billing.budget.set", &by_admin(world, budget)).send().await.ok();
             let desk = Desk::open(world).await;
             let (_, answer) = desk.incident("my password expired and the VPN refuses my account").await;

@@ -24,7 +24,7 @@ use testkit::{SeededIds, VirtualClock};
 
 /// What a call of the built-in model costs by the built-in prices, in millionths.
 const CALL: i64 = 20;
-const MODEL: &str = "baseline/tfidf-knn-1";
+const MODEL: &str = "baseline/tfidf-linear-1";
 const HOUR_MS: i64 = 3_600_000;
 
 struct House {
