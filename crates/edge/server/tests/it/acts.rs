@@ -296,7 +296,9 @@ pub const EXAMPLES: &[(&str, Prepare)] = &[
             carry_out(world, "flows.workflow.publish", &publish).send().await.ok();
             let start = by_admin(world, json!({"workflow": name, "event": {}}));
             let started = carry_out(world, "flows.run.start", &start).send().await.ok();
-            by_admin(world, json!({"run": started["run"], "signal": "go"}))
+            let run = started["run"].as_str().unwrap();
+            Desk::open(world).await.until(run, |run| run["status"] == "waiting").await;
+            by_admin(world, json!({"run": run, "signal": "go"}))
         }
         .boxed()
     }),
