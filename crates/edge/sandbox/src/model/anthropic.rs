@@ -54,7 +54,7 @@ fn read(asked: &Asked<'_>, makes: bool) -> Result<(Value, String, u64), Problem>
     if !asked.knows(model) {
         return Err(Problem::new(404, format!("model: {model}")));
     }
-    if makes && !body["max_tokens"].as_u64().is_some_and(|most| most > 0) {
+    if makes && body["max_tokens"].as_u64().is_none_or(|most| most == 0) {
         return Err(Problem::new(400, "max_tokens: Field required".into()));
     }
     if version(asked) == VERSIONS[0]

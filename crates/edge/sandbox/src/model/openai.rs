@@ -16,7 +16,7 @@ pub(super) fn handle(asked: &Asked<'_>, wire: Wire) -> Handled {
         Wire::Azure => match path.strip_prefix("/openai/deployments/") {
             Some(rest) => {
                 let (deployment, below) = rest.split_once('/').unwrap_or((rest, ""));
-                if !asked.call.parameter("api-version").is_some_and(|version| !version.is_empty()) {
+                if asked.call.parameter("api-version").is_none_or(|version| version.is_empty()) {
                     return Err(Problem::new(404, "Resource not found".into()));
                 }
                 if deployment != asked.config.name {
