@@ -16,6 +16,7 @@ use std::ffi::OsString;
 use std::fs;
 
 use serde_json::Value;
+use time::OffsetDateTime;
 
 use crate::Failure;
 use crate::demo::RELEASE;
@@ -28,7 +29,6 @@ pub(crate) const END: &str = "<!-- bench:end -->";
 
 /// What stands where a figure has no value.
 const NONE: &str = "–";
-const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
 /// Runs the benchmarks, unless only the table is wanted, then writes the table.
 pub(crate) fn run(args: &[OsString]) -> Result<(), Failure> {
@@ -118,19 +118,10 @@ fn number(value: &Value) -> Option<String> {
     Some(text)
 }
 
-/// The day of a time in milliseconds UTC, as `YYYY-MM-DD` (the civil calendar
-/// counted in 400-year eras that begin on 1 March, so that a leap day comes last).
+/// The day of a time in milliseconds UTC, as `YYYY-MM-DD`.
 fn date(at_ms: i64) -> String {
-    let days = at_ms.div_euclid(DAY_MS) + 719_468;
-    let era = days.div_euclid(146_097);
-    let day_of_era = days.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02}")
+    let moment = OffsetDateTime::from_unix_timestamp(at_ms.div_euclid(1000));
+    moment.map_or_else(|_| NONE.to_owned(), |moment| moment.date().to_string())
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@
 
 use crate::exit::Failure;
 use comfy_table::{ContentArrangement, Table, presets};
+use kernel::calendar;
 use serde_json::Value;
 use std::io::{self, Write};
 
@@ -98,9 +99,11 @@ fn list(items: &[Value]) -> String {
     columns.truncate(COLUMNS_MAX);
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(columns.iter().map(|name| name.to_uppercase()));
+    table.set_header(columns.iter().map(|name| heading(name).to_uppercase()));
     for item in items {
-        table.add_row(columns.iter().map(|name| cell(&item[*name])));
+        table.add_row(
+            columns.iter().map(|name| time(name, &item[*name]).unwrap_or_else(|| cell(&item[*name]))),
+        );
     }
     table.trim_fmt()
 }
@@ -110,9 +113,25 @@ fn properties(value: &Value) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     for (name, value) in object {
-        table.add_row([name.clone(), whole(value)]);
+        table.add_row([heading(name).to_owned(), time(name, value).unwrap_or_else(|| whole(value))]);
     }
     table.trim_fmt()
+}
+
+/// What the API calls `requested_at_ms` is a date to people, and `requested_at`.
+fn heading(name: &str) -> &str {
+    if is_time(name) { name.trim_end_matches("_ms") } else { name }
+}
+
+fn is_time(name: &str) -> bool {
+    ["at_ms", "until_ms"]
+        .iter()
+        .any(|end| name.strip_suffix(end).is_some_and(|rest| rest.is_empty() || rest.ends_with('_')))
+}
+
+/// A time in UTC, if that is what the member of this name holds.
+fn time(name: &str, value: &Value) -> Option<String> {
+    value.as_i64().filter(|at_ms| is_time(name) && *at_ms > 0).map(|at_ms| calendar::text(at_ms) + "Z")
 }
 
 /// A value in full. What people are shown before they decide comes line by line.
@@ -183,6 +202,18 @@ pub fn clean(text: &str) -> String {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn times_are_dates_to_people_and_numbers_to_programs() {
+        let run = json!({"id": "run_1", "at_ms": 1_795_232_472_123_i64, "lease_ms": 30_000, "float_ms": 2});
+        for value in [json!({"items": [run]}), run] {
+            let text = render(&value, Format::Table).unwrap();
+            assert!(text.contains("2026-11-21 03:41:12Z") && text.contains("30000"), "{text}");
+            assert!(!text.to_lowercase().contains(" at_ms") && !text.contains("1795232472123"), "{text}");
+            assert!(render(&value, Format::Json).unwrap().contains("1795232472123"));
+        }
+        assert!(render(&json!({"expires_at_ms": null}), Format::Table).unwrap().ends_with("expires_at  -"));
+    }
 
     #[test]
     fn hostile_text_stays_in_its_cell() {

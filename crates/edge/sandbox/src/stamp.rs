@@ -2,26 +2,15 @@
 //! hash of a counter.
 
 use sha2::{Digest, Sha256};
-
-const MS_PER_DAY: i64 = 86_400_000;
+use time::OffsetDateTime;
 
 /// `YYYY-MM-DD HH:MM:SS` in UTC, as ServiceNow stores date-times. Times before 1970 or after 9999 are
 /// clamped to that range.
 pub(crate) fn date_time(at_ms: i64) -> String {
-    let at_ms = at_ms.clamp(0, 253_402_300_799_000);
-    let (days, of_day_s) = (at_ms.div_euclid(MS_PER_DAY), at_ms.rem_euclid(MS_PER_DAY) / 1000);
-    // Days to civil date in the proleptic Gregorian calendar, counted in 400-year eras that begin on 1 March,
-    // so that the leap day is the last day of a year.
-    let shifted = days + 719_468;
-    let (era, of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
-    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    let (hour, minute, second) = (of_day_s / 3600, of_day_s % 3600 / 60, of_day_s % 60);
-    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}")
+    let seconds = at_ms.div_euclid(1000).clamp(0, 253_402_300_799);
+    let at = OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(OffsetDateTime::UNIX_EPOCH);
+    let (month, (hour, minute, second)) = (u8::from(at.month()), at.to_hms());
+    format!("{:04}-{month:02}-{:02} {hour:02}:{minute:02}:{second:02}", at.year(), at.day())
 }
 
 /// Lower-case hex.

@@ -20,6 +20,7 @@
 //! | [`ledger`] | what a transfer does to two accounts, and when it may not |
 //! | [`changeset`] | the one way to write |
 
+pub mod calendar;
 pub mod changeset;
 pub mod commitment;
 pub mod fact;

@@ -4,6 +4,7 @@
 //! period stands in the id of the account that is spent from, so the first call of a new month finds a new account. All
 //! periods are UTC; a tenant's own midnight would be another one in summer.
 
+use kernel::calendar;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -24,24 +25,10 @@ pub enum Period {
     Total,
 }
 
-/// The civil date of a day counted from 1970-01-01: year, month, day of the proleptic Gregorian calendar.
-fn civil(day: i64) -> (i64, i64, i64) {
-    // Years begin in March here, so that the leap day is the last of its year; an era is 400 years.
-    let shifted = day + 719_468;
-    let era = shifted.div_euclid(146_097);
-    let of_era = shifted.rem_euclid(146_097);
-    let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let month = (5 * of_year + 2) / 153;
-    let date = of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    (year + era * 400 + i64::from(month <= 2), month, date)
-}
-
 impl Period {
     /// The name of the period that holds `at_ms`, in the grammar of ids: `2026-11`, `2026-11-21`, `2026-11-21t09`.
     pub fn key(self, at_ms: i64) -> String {
-        let (year, month, date) = civil(at_ms.div_euclid(DAY_MS));
+        let (year, month, date) = calendar::date(at_ms);
         match self {
             Period::Hour => {
                 let hour = at_ms.rem_euclid(DAY_MS) / HOUR_MS;
@@ -60,9 +47,9 @@ impl Period {
             Period::Day => DAY_MS,
             Period::Month => {
                 let day = at_ms.div_euclid(DAY_MS);
-                let (_, month, _) = civil(day);
+                let (_, month, _) = calendar::date(at_ms);
                 // A month has at most 31 days, so the search is short.
-                let first = (day + 1..=day + 31).find(|next| civil(*next).1 != month)?;
+                let first = (day + 1..=day + 31).find(|next| calendar::date(*next * DAY_MS).1 != month)?;
                 return Some(first * DAY_MS);
             }
             Period::Total => return None,

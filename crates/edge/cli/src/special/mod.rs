@@ -8,7 +8,7 @@ mod verify;
 
 use crate::contract::Operation;
 use crate::exit::Failure;
-use crate::output::{Format, clean, note, say};
+use crate::output::{self, Format, clean, note, say};
 use crate::session::Session;
 use act::Ids as _;
 use base64::Engine as _;
@@ -163,6 +163,13 @@ pub fn amend(operation: &Operation, command: Command) -> Command {
                 .value_parser(value_parser!(PathBuf))
                 .help("Write the bundle here"),
         ),
+        ("trust", "show") => command.arg(
+            Arg::new("file")
+                .long("file")
+                .action(ArgAction::Set)
+                .value_parser(value_parser!(PathBuf))
+                .help("Write the trust file here, as `writ verify --trust` takes it"),
+        ),
         _ => command,
     }
 }
@@ -226,17 +233,20 @@ pub async fn prepare(
 
 /// Does what has to happen with a result before it is printed.
 pub fn finish(operation: &Operation, matches: &ArgMatches, value: &mut Value) -> Result<(), Failure> {
-    if (operation.noun.as_str(), operation.verb.as_str()) != ("evidence", "download") {
-        return Ok(());
-    }
-    let (Some(file), Some(bundle)) = (matches.get_one::<PathBuf>("file"), value["bundle_base64"].as_str())
-    else {
-        return Ok(());
+    let (member, bytes) = match (operation.noun.as_str(), operation.verb.as_str()) {
+        ("evidence", "download") => {
+            ("bundle_base64", value["bundle_base64"].as_str().and_then(local::base64_decode))
+        }
+        ("trust", "show") => {
+            let trust = value["trust"].is_object().then(|| output::render(&value["trust"], Format::Json));
+            ("trust", trust.transpose()?.map(|text| (text + "\n").into_bytes()))
+        }
+        _ => return Ok(()),
     };
-    let bytes =
-        local::base64_decode(bundle).ok_or_else(|| Failure::Other("the server sent no bundle".into()))?;
+    let Some(file) = matches.get_one::<PathBuf>("file") else { return Ok(()) };
+    let bytes = bytes.ok_or_else(|| Failure::Other(format!("the server sent no {member}")))?;
     std::fs::write(file, bytes)?;
-    value["bundle_base64"] = json!(format!("(written to {})", file.display()));
+    value[member] = json!(format!("(written to {})", file.display()));
     Ok(())
 }
 
