@@ -55,6 +55,7 @@ pub fn domain(governor: &Governor, store: &store::Store) -> Domain {
             "governor.approval.reminded",
             "governor.approval.escalated",
             "governor.approval.timer_idle",
+            "governor.approval.told",
             "governor.approval.closed",
             "governor.approval.used",
             "governor.delegation.created",

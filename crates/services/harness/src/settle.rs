@@ -63,11 +63,21 @@ async fn settle(harness: &Harness, lease: Lease) -> Result<(), Later> {
             granted(harness, lease, &approval).await
         }
         Status::Used => conclude(harness, lease, &approval, approval.doc.clone(), false).await,
-        Status::Denied | Status::Expired | Status::Void => {
+        Status::Denied => {
             crash::point("approval.decided");
             tell(harness, &approval).await?;
             crash::point("approval.settled");
             conclude(harness, lease, &approval, approval.doc.clone(), false).await
+        }
+        Status::Expired | Status::Void => {
+            crash::point("approval.decided");
+            tell(harness, &approval).await?;
+            crash::point("approval.settled");
+            let stamp = harness.stamp(&approval.requester);
+            let outcome = json!({"act": approval.act, "status": approval.status});
+            let mut draft = stamp.draft();
+            draft.fact(fact(&stamp, "governor.approval.told", &approval, outcome));
+            finish(harness, lease, draft).await
         }
     }
 }

@@ -195,6 +195,7 @@ pub static SETTLE: JobKind = JobKind {
         "governor.approval.escalated",
         "governor.approval.reminded",
         "governor.approval.timer_idle",
+        "governor.approval.told",
     ],
     lease_ms: 30_000,
     starts_max: 50,
