@@ -72,7 +72,8 @@ pub fn domain(governor: &Governor, store: &store::Store) -> Domain {
             signers::verbs(),
         ]
         .concat(),
-        routes: [approval::routes(governor), delegation::routes(), publish::routes(), signers::routes()].concat(),
+        routes: [approval::routes(governor), delegation::routes(), publish::routes(), signers::routes()]
+            .concat(),
         jobs: publish::jobs(governor, store),
         codes: CODES,
     }

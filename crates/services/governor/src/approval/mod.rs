@@ -274,7 +274,7 @@ mod tests {
                 home: tenant,
             },
             on_behalf_of: Vec::new(),
-            assurance: Assurance { method: "key".into(), level: 0, at_ms: 0 },
+            assurance: Assurance { method: "key".into(), level: 0, at_ms: 0, until_ms: None },
             trace: "trc_a".into(),
             idempotency_key: None,
             requested_at_ms: 0,

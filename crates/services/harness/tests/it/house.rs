@@ -130,7 +130,12 @@ impl House {
                 home: self.tenant.clone(),
             },
             on_behalf_of: Vec::new(),
-            assurance: Assurance { method: "key".into(), level: 1, at_ms: self.clock.now_ms() },
+            assurance: Assurance {
+                method: "key".into(),
+                level: 1,
+                at_ms: self.clock.now_ms(),
+                until_ms: None,
+            },
             trace: "trc_test".into(),
             idempotency_key: None,
             requested_at_ms: self.clock.now_ms(),

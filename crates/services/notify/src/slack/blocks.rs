@@ -217,7 +217,7 @@ mod tests {
                     home: tenant,
                 },
                 on_behalf_of: vec![id("prn_ann")],
-                assurance: Assurance { method: "internal".into(), level: 1, at_ms: 0 },
+                assurance: Assurance { method: "internal".into(), level: 1, at_ms: 0, until_ms: None },
                 trace: String::new(),
                 idempotency_key: None,
                 requested_at_ms: 0,
