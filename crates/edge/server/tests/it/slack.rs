@@ -459,8 +459,8 @@ async fn slack_may_be_busy_broken_or_wrong() {
     let cards = list["items"].as_array().unwrap();
     let card = cards.iter().find(|card| card["approval"] == lost.as_str()).expect("it is given up");
     let card = card["id"].as_str().unwrap().to_owned();
-    let retry = |card: &str| {
-        room.world.admin(Method::Post, &format!("/v1/slack/cards/{card}/retry")).json(&json!({})).send()
+    let retry = async |card: &str| {
+        room.world.admin(Method::Post, &format!("/v1/slack/cards/{card}/retry")).json(&json!({})).send().await
     };
     retry(&card).await.ok();
     let sent = room.world.admin(Method::Get, "/v1/slack/cards?state=sent").send().await.ok();
