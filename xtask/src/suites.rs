@@ -42,6 +42,16 @@ pub(crate) const PYTHON_SUITES: &[Suite] = &[
         builds: &[&["--package", "sandbox", "--example", "serve"]],
         args: &["{target}/debug/examples/serve"],
     },
+    // Slack's own client against the stand-in for Slack, and its signature verifier against ours.
+    Suite {
+        name: "sandbox fidelity (slack_sdk)",
+        script: "crates/edge/sandbox/tests/fidelity_slack.py",
+        builds: &[
+            &["--package", "sandbox", "--example", "serve"],
+            &["--package", "notify", "--example", "slack_verify"],
+        ],
+        args: &["{target}/debug/examples/serve", "{target}/debug/examples/slack_verify"],
+    },
     // A second verifier that shares no code with ours, over good and tampered bundles.
     Suite {
         name: "evidence verifiers agree",

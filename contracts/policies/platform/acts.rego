@@ -44,8 +44,47 @@ deny contains "approval.tier_too_low" if {
 }
 
 tier_suffices if {
+	not delegated
 	some role in input.principal.roles
 	data.writ.config.approver_tiers[role] >= input.resource.attributes.approver_tier
+}
+
+# Delegation. Who decides in the place of somebody else does it with that person's own tier, and only if their own is
+# not too low for that. Deciding for whoever asked is deciding for oneself.
+
+delegated if is_string(input.resource.attributes.delegator)
+
+tier_suffices if {
+	delegated
+	delegate_suffices
+	some role in input.resource.attributes.delegator_roles
+	data.writ.config.approver_tiers[role] >= input.resource.attributes.approver_tier
+}
+
+delegate_suffices if {
+	some role in input.principal.roles
+	data.writ.config.approver_tiers[role] >= data.writ.config.delegates.own_tier_min
+}
+
+deny contains "approval.self" if {
+	granting
+	delegated
+	input.resource.attributes.delegator == input.resource.attributes.requester
+}
+
+# What is one's own: some acts are for whom a thing belongs to, and for administrators.
+
+deny contains "access.not_own" if {
+	input.action in data.writ.config.own_acts
+	not owns
+	not administers
+}
+
+owns if input.resource.attributes.own == true
+
+administers if {
+	some role in input.principal.roles
+	role in data.writ.config.admin_roles
 }
 
 # Assurance. Acts that change the rules or the secrets need more than an ordinary key.
@@ -59,6 +98,24 @@ step_up contains "assurance.too_low" if {
 step_up contains "assurance.too_low" if {
 	input.action == "access.key.create"
 	input.resource.attributes.assurance > input.context.assurance.level
+}
+
+# Who approves such an act needs the same proof. A click in a chat proves less than a key, so it decides up to a tier.
+
+step_up contains "approval.assurance_too_low" if {
+	granting
+	input.context.assurance.level < data.writ.config.step_up[input.resource.attributes.act]
+}
+
+step_up contains "approval.click_too_weak" if {
+	granting
+	input.context.assurance.method == "slack"
+	not click_suffices
+}
+
+click_suffices if {
+	is_number(input.resource.attributes.approver_tier)
+	input.resource.attributes.approver_tier <= data.writ.config.clicks.tier_max
 }
 
 # Models. Only providers and models on the list are called; `*` stands for every model of a provider.

@@ -11,7 +11,7 @@ use std::{
     sync::Arc,
 };
 
-use sandbox::{Config, Credentials, IncidentSeed, Sandbox};
+use sandbox::{Config, Credentials, IncidentSeed, Sandbox, SlackConfig};
 
 #[expect(clippy::disallowed_methods, reason = "a program of its own: this is where its clock is implemented")]
 fn system_now_ms() -> i64 {
@@ -29,7 +29,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         webhook_secret: "whsec_c3RhbmQtaW4tc2VjcmV0LW9mLTMyLWJ5dGVzISEhISE=".into(),
         control_token: "stand-in-control-token".into(),
     };
-    let printed = serde_json::json!({
+    let mut printed = serde_json::json!({
         "user_name": credentials.user_name,
         "password": credentials.password,
         "bearer_token": credentials.bearer_token,
@@ -38,6 +38,19 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         "control_token": credentials.control_token,
     });
     let mut config = Config::new(Arc::new(system_now_ms), credentials);
+    let slack = SlackConfig {
+        team: "T0STANDIN".into(),
+        app: "A0STANDIN".into(),
+        bot_user: "U0BOT".into(),
+        bot_token: "stand-in-bot-token".into(),
+        signing_secret: "stand-in-signing-secret-of-slack".into(),
+        channels: vec!["C0APPROVALS".into()],
+        users: vec![("U0ANN".into(), "ann".into()), ("U0BOB".into(), "bob".into())],
+    };
+    printed["slack"] = serde_json::json!({
+        "bot_token": slack.bot_token, "signing_secret": slack.signing_secret, "team": slack.team, "app": slack.app,
+    });
+    config.slack = Some(slack);
     if let Some(port) = std::env::args().nth(1) {
         config.port = port.parse()?;
     }

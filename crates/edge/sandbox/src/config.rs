@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::model::Answerer;
+use crate::{model::Answerer, slack::SlackConfig};
 
 /// The time, in milliseconds UTC. Injected, so that a test's records carry the times that the test chose.
 pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
@@ -84,6 +84,8 @@ pub struct Config {
     pub servicenow: ServiceNowConfig,
     /// The model stand-in.
     pub model: ModelConfig,
+    /// The Slack stand-in; without it there is none.
+    pub slack: Option<SlackConfig>,
 }
 
 impl Config {
@@ -119,6 +121,7 @@ impl Config {
                 group_property: "assignment_group".into(),
                 answer: Arc::new(crate::model::keyword_answer),
             },
+            slack: None,
         }
     }
 }

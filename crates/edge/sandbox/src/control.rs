@@ -10,6 +10,8 @@
 //! | `POST /_sandbox/incidents` | seeds an incident: 201 with `sys_id` and `number` |
 //! | `PATCH /_sandbox/incidents/{sys_id}` | edits it as a person: 204 |
 //! | `POST /_sandbox/webhooks` | the parts of a signed webhook, for the caller to send |
+//! | `GET /_sandbox/slack` | Slack's messages and counts |
+//! | `POST /_sandbox/slack/clicks` | the parts of a signed callback, for the caller to send |
 
 use http::Method;
 use serde::Deserialize;
@@ -19,6 +21,7 @@ use crate::{
     Error, IncidentSeed, WebhookEvent,
     exchange::{Call, Reply},
     faults::FaultRule,
+    slack::SlackClick,
     stage::Stage,
 };
 
@@ -67,6 +70,14 @@ pub(crate) fn handle(stage: &Stage, call: &Call) -> Reply {
         (&Method::POST, "/webhooks") => read::<WebhookAsk>(call).and_then(|ask| {
             let webhook = stage.incident_webhook(&ask.sys_id, ask.event).map_err(refused)?;
             Ok(Reply::json(200, &json!(webhook)))
+        }),
+        (&Method::GET, "/slack") => {
+            let world = stage.slack.lock();
+            Ok(Reply::json(200, &json!({"counts": world.counts(), "messages": world.messages()})))
+        }
+        (&Method::POST, "/slack/clicks") => read::<SlackClick>(call).and_then(|click| {
+            let callback = stage.slack_click(&click).map_err(refused)?;
+            Ok(Reply::json(200, &json!(callback)))
         }),
         (&Method::PATCH, path) => match path.strip_prefix("/incidents/") {
             Some(sys_id) => read::<Edit>(call).and_then(|edit| {

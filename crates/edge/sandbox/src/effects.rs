@@ -33,6 +33,8 @@ pub enum Service {
     ServiceNow,
     /// The model stand-ins, `/v1/` and `/openai/`.
     Model,
+    /// The Slack stand-in, `/slack/api/`.
+    Slack,
 }
 
 /// What kind of mutation an effect was.

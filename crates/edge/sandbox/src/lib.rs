@@ -13,9 +13,10 @@
 //! sandbox.effects_duplicated() == 0
 //! ```
 //!
-//! There are two: a ServiceNow Table API (the header of `servicenow` lists its traps) and a hosted model in three
-//! vendors' shapes (`model`). Both live in one HTTP server on 127.0.0.1, under their usual paths, and every reply
-//! carries `x-stand-in: sandbox`. Another process directs the play through `/_sandbox/` (`control`).
+//! There are three: a ServiceNow Table API (the header of `servicenow` lists its traps), a hosted model in three
+//! vendors' shapes (`model`) and, where it is configured, Slack's Web API (`slack`). All live in one HTTP server on
+//! 127.0.0.1, under their usual paths (Slack's behind `/slack`), and every reply carries `x-stand-in: sandbox`.
+//! Another process directs the play through `/_sandbox/` (`control`).
 //!
 //! Rules for those who add to it:
 //!
@@ -37,6 +38,7 @@ mod faults;
 mod model;
 mod server;
 mod servicenow;
+mod slack;
 mod stage;
 mod stamp;
 mod webhook;
@@ -54,6 +56,7 @@ pub use crate::{
     model::{Answerer, ModelAnswer, UNKNOWN_GROUP, keyword_answer},
     server::{MAX_CONNECTIONS, MAX_REQUEST_BYTES},
     servicenow::world::{MAX_JOURNAL_ENTRIES, MAX_RECORDS, MAX_STATE_BYTES},
+    slack::{API_PATH as SLACK_API_PATH, SlackCallback, SlackClick, SlackConfig, SlackCounts, SlackMessage},
     webhook::{Webhook, WebhookEvent},
 };
 use crate::{servicenow::world::table_of, stage::Stage};
@@ -222,6 +225,24 @@ impl Sandbox {
     /// [`Error::NoSuchRecord`].
     pub fn incident_webhook(&self, sys_id: &str, event: WebhookEvent) -> Result<Webhook, Error> {
         self.stage.incident_webhook(sys_id, event)
+    }
+
+    /// Slack's messages in the order in which they were posted, as they stand now.
+    pub fn slack_messages(&self) -> Vec<SlackMessage> {
+        self.stage.slack.lock().messages()
+    }
+
+    /// How many calls of Slack's Web API took effect.
+    pub fn slack_counts(&self) -> SlackCounts {
+        self.stage.slack.lock().counts()
+    }
+
+    /// The signed callback of a click, for the caller to send; the same parts twice are a replay.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchRecord`] where there is no such button, or no Slack.
+    pub fn slack_click(&self, click: &SlackClick) -> Result<SlackCallback, Error> {
+        self.stage.slack_click(click)
     }
 
     /// Adds an assignment group and returns its `sys_id`, which is a function of the name.

@@ -29,6 +29,7 @@ use crate::{
     effects::Service,
     exchange::{Call, Reply},
     faults::{DRIP_INTERVAL_MS, MAX_DRIPS},
+    slack,
     stage::{Ending, Sending, Stage},
 };
 
@@ -134,7 +135,7 @@ async fn respond(
             200,
             &json!({"stand_in_for": [
                 "ServiceNow Table API", "OpenAI chat completions", "Azure OpenAI chat completions",
-                "Anthropic messages",
+                "Anthropic messages", "Slack Web API",
             ]}),
         )),
         None => Sending::Reply(Reply::json(404, &json!({"error": "no such resource"}))),
@@ -158,6 +159,8 @@ fn service_of(path: &str) -> Option<Service> {
         Some(Service::ServiceNow)
     } else if path.starts_with("/v1/") || path.starts_with("/openai/") {
         Some(Service::Model)
+    } else if path.starts_with(slack::API_PATH) {
+        Some(Service::Slack)
     } else {
         None
     }

@@ -20,6 +20,7 @@ use crate::{
         schema::INCIDENT,
         world::{Refusal, World, Write, table_of},
     },
+    slack::{self, SlackCallback, SlackClick, SlackWorld},
     webhook::{Signer, Webhook},
 };
 
@@ -54,11 +55,13 @@ pub(crate) struct Stage {
     pub config: Config,
     pub base_url: String,
     pub world: Mutex<World>,
+    pub slack: Mutex<SlackWorld>,
     pub faults: Mutex<FaultTable>,
     signer: Signer,
     servicenow: AtomicU64,
     model: AtomicU64,
     model_work: Mutex<ModelWork>,
+    slack_calls: AtomicU64,
     unauthenticated: AtomicU64,
     faulted: AtomicU64,
 }
@@ -81,11 +84,13 @@ impl Stage {
             config,
             base_url,
             world: Mutex::new(world),
+            slack: Mutex::default(),
             faults: Mutex::new(FaultTable::default()),
             signer,
             servicenow: AtomicU64::new(0),
             model: AtomicU64::new(0),
             model_work: Mutex::new(ModelWork::default()),
+            slack_calls: AtomicU64::new(0),
             unauthenticated: AtomicU64::new(0),
             faulted: AtomicU64::new(0),
         })
@@ -112,15 +117,25 @@ impl Stage {
     /// Answers a request to one of the services.
     pub fn perform(&self, service: Service, call: &Call) -> Sending {
         let secrets = &self.config.credentials;
+        if service == Service::Slack {
+            let Some(config) = &self.config.slack else { return Sending::Reply(Reply::empty(404)) };
+            if let Err(word) = slack::authenticated(call, config) {
+                self.unauthenticated.fetch_add(1, Ordering::Relaxed);
+                return Sending::Reply(slack::refused(word));
+            }
+        }
         let (known, counter) = match service {
             Service::ServiceNow => (servicenow::authenticated(call, secrets), &self.servicenow),
             Service::Model => (model::authenticated(call, &secrets.model_key), &self.model),
+            // Looked at above: what it answers depends on what was wrong.
+            Service::Slack => (true, &self.slack_calls),
         };
         if !known {
             self.unauthenticated.fetch_add(1, Ordering::Relaxed);
             return Sending::Reply(match service {
                 Service::ServiceNow => servicenow::unauthenticated(),
                 Service::Model => model::unauthenticated(call),
+                Service::Slack => slack::refused("invalid_auth"),
             });
         }
         let nth = counter.fetch_add(1, Ordering::Relaxed) + 1;
@@ -128,6 +143,10 @@ impl Stage {
         let apply = || match service {
             Service::ServiceNow => self.servicenow(call, fault.as_ref()),
             Service::Model => self.model(call, nth, fault.as_ref()),
+            Service::Slack => match &self.config.slack {
+                Some(config) => slack::handle(&mut self.slack.lock(), config, call, self.now_ms()),
+                None => Reply::empty(404),
+            },
         };
         let Some(fault) = &fault else { return sent(apply()) };
         self.faulted.fetch_add(1, Ordering::Relaxed);
@@ -161,6 +180,7 @@ impl Stage {
             Fault::ExpiredToken => Sending::Reply(match service {
                 Service::ServiceNow => servicenow::unauthenticated(),
                 Service::Model => model::expired(call),
+                Service::Slack => slack::refused("token_expired"),
             }),
             Fault::Overloaded => Sending::Reply(model::overloaded(call)),
             Fault::ContextExceeded => Sending::Reply(model::context_exceeded(call)),
@@ -216,6 +236,7 @@ impl Stage {
         match service {
             Service::ServiceNow => exchange::error(status, message, "injected by the stand-in"),
             Service::Model => model::error(call, status, message),
+            Service::Slack => slack::failed(status),
         }
     }
 
@@ -228,11 +249,18 @@ impl Stage {
                 let reset_s = self.now_ms().div_euclid(1_000) + i64::from(retry_after_s);
                 reply.header("x-ratelimit-limit", "100").header("x-ratelimit-reset", reset_s.to_string())
             }
+            Service::Slack => reply,
             Service::Model if model::wire_of(call) == model::Wire::Anthropic => {
                 reply.header("anthropic-ratelimit-requests-remaining", "0")
             }
             Service::Model => reply.header("retry-after-ms", (u64::from(retry_after_s) * 1_000).to_string()),
         }
+    }
+
+    /// The signed callback of a click. Nothing is sent.
+    pub fn slack_click(&self, click: &SlackClick) -> Result<SlackCallback, Error> {
+        let config = self.config.slack.as_ref().ok_or(Error::NoSuchRecord)?;
+        self.slack.lock().click(config, click, self.now_ms())
     }
 
     /// Puts an incident on the instance, as a person would. Not an effect.

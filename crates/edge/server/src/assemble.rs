@@ -44,6 +44,8 @@ pub struct House {
     pub custody: Custody,
     /// Signs checkpoints and makes bundles.
     pub evidence: Evidence,
+    /// Shows approvals in Slack.
+    pub slack: notify::slack::Deps,
     /// Every domain's table.
     pub domains: Arc<[Domain]>,
     /// What this process has done.
@@ -68,8 +70,8 @@ pub struct Parts {
     pub own: Own,
 }
 
-/// Every domain of the product, and evidence, which the checkpoint worker needs besides.
-pub fn domains(parts: &Parts) -> (Vec<Domain>, Evidence) {
+/// Every domain of the product, and what rounds need besides: evidence, and Slack.
+pub fn domains(parts: &Parts) -> (Vec<Domain>, Evidence, notify::slack::Deps) {
     let Parts { config, harness, custody, egress, providers, own } = parts;
     let store = harness.store();
     let models = Models::new(harness.clone(), providers.clone());
@@ -80,12 +82,18 @@ pub fn domains(parts: &Parts) -> (Vec<Domain>, Evidence) {
         models: Arc::new(models.clone()),
         private_hosts: config.private_hosts.clone().into(),
     };
+    let slack = notify::slack::Deps {
+        harness: harness.clone(),
+        egress: egress.clone(),
+        custody: custody.clone(),
+        private_hosts: config.private_hosts.clone().into(),
+    };
     let mut domains = vec![
         access::domain(store, harness.cell().clone()),
         governor::domain(harness.governor(), store),
         custody::domain(custody),
         billing::domain(),
-        notify::domain(store),
+        notify::domain(&slack),
         models.domain(),
         flows::domain(flows),
         own::domain(own),
@@ -98,7 +106,7 @@ pub fn domains(parts: &Parts) -> (Vec<Domain>, Evidence) {
         disclosure: Disclosure::of(domains.iter().flat_map(|domain| &domain.verbs)),
     });
     domains.push(evidence::domain(&evidence));
-    (domains, evidence)
+    (domains, evidence, slack)
 }
 
 /// The installation's signers: evidence never sees a private key.
@@ -164,7 +172,7 @@ pub async fn assemble(
     })?;
     let providers = providers::providers(&config, &egress, &custody, &store)?;
     let (config_, harness_, custody_) = (config.clone(), harness.clone(), custody.clone());
-    let (domains, evidence) =
+    let (domains, evidence, slack) =
         domains(&Parts { config: config_, harness: harness_, custody: custody_, egress, providers, own });
     let misfits = table_misfits(&domains);
     if !misfits.is_empty() {
@@ -174,7 +182,8 @@ pub async fn assemble(
     // Set once, here.
     let _ = contract.set(openapi::document(&domains));
     let refused = Arc::new(Refused::default());
-    let house = House { config, harness, store, custody, evidence, domains: domains.into(), counts, refused };
+    let house =
+        House { config, harness, store, custody, evidence, slack, domains: domains.into(), counts, refused };
     Ok(Assembled { house, admin_key })
 }
 

@@ -29,9 +29,13 @@ pub const HOLDS_EVERY: Duration = Duration::from_secs(1);
 /// How often facts get their place in deferred mode, at most.
 pub const SEQUENCE_EVERY: Duration = Duration::from_millis(20);
 
+/// How often Slack's cards are compared with the approvals they show, at most.
+pub const CARDS_EVERY: Duration = Duration::from_millis(250);
+
 /// Starts every round on `set`; they end when `stopping` turns true.
 pub fn start(house: &House, set: &mut JoinSet<()>, stopping: &watch::Receiver<bool>) {
     set.spawn(sealing(house.clone(), stopping.clone()));
+    set.spawn(cards(house.clone(), stopping.clone()));
     set.spawn(every("refused traffic", REFUSED_EVERY, stopping.clone(), house.clone(), refused));
     set.spawn(every("holds", HOLDS_EVERY, stopping.clone(), house.clone(), holds_expired));
     // By the injected clock, which no timer knows: looked at often, done when due.
@@ -67,6 +71,32 @@ async fn sealing(house: House, mut stopping: watch::Receiver<bool>) {
             if AssertUnwindSafe(seal(&house, &mut given_up)).catch_unwind().await.is_err() {
                 tracing::error!("signing checkpoints panicked; the next round will try again");
                 facts.mark_changed();
+            }
+        }
+    }
+}
+
+/// Keeps Slack's cards true while there is news.
+async fn cards(house: House, mut stopping: watch::Receiver<bool>) {
+    let mut ticks = tokio::time::interval(CARDS_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut facts = house.store.hints().facts;
+    // What was not shown before the last end is news.
+    facts.mark_changed();
+    loop {
+        tokio::select! {
+            () = stopped(&mut stopping) => return,
+            _ = ticks.tick() => {}
+        }
+        if facts.has_changed().unwrap_or(true) {
+            facts.mark_unchanged();
+            match AssertUnwindSafe(notify::slack::card::round(&house.slack)).catch_unwind().await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, "Slack's cards could not be compared; the next round will try again");
+                    facts.mark_changed();
+                }
+                Err(_) => tracing::error!("comparing Slack's cards panicked; the next round will try again"),
             }
         }
     }

@@ -8,13 +8,15 @@
 //! the right tier have granted *this* act, same principal, same resource, same arguments. The policy says how many and
 //! who; this code makes sure that it cannot be talked out of it.
 
+use crate::approval::separation::people_counted;
+use crate::approval::{GrantedBy, Rules};
 use crate::policy::{Compiled, KeyRing, PolicyInput, engine, input};
 use act::{Class, Ctx, Fault, Ids, Target, Verb};
 use kernel::permit::{Authority, Decision, Mint, Refusal};
 use kernel::{Digest, Effect, Grant, Id, Permit, TenantId, Verdict, commitment, hex};
 use parking_lot::{Mutex, RwLock};
 use serde_json::{Value, json};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// How long a permit can be used.
@@ -36,6 +38,7 @@ struct Inner {
     ids: Arc<dyn Ids>,
     keys: KeyRing,
     platform: RwLock<Option<Compiled>>,
+    rules: RwLock<Arc<Rules>>,
     tenants: RwLock<HashMap<TenantId, Own>>,
     throttles: Mutex<Throttles>,
 }
@@ -74,8 +77,8 @@ pub struct Granted {
     pub approval: Id,
     /// Digest of the arguments that were approved.
     pub args_digest: Digest,
-    /// Who granted, of which tier, when.
-    pub by: Vec<(Id, u8, i64)>,
+    /// Who granted.
+    pub by: Vec<GrantedBy>,
 }
 
 /// What was decided, and the proof of it.
@@ -109,6 +112,7 @@ impl Governor {
             ids,
             keys,
             platform: RwLock::default(),
+            rules: RwLock::default(),
             tenants: RwLock::default(),
             throttles: Mutex::default(),
         }))
@@ -121,6 +125,7 @@ impl Governor {
 
     /// Takes a compiled platform policy into use.
     pub fn platform_install(&self, policy: Compiled) {
+        *self.0.rules.write() = Arc::new(Rules::read(&policy.data()));
         *self.0.platform.write() = Some(policy);
     }
 
@@ -150,6 +155,11 @@ impl Governor {
     /// The platform policy in use.
     pub fn platform_policy(&self) -> Option<Compiled> {
         self.0.platform.read().clone()
+    }
+
+    /// The tables of the platform policy in use that code shares: tiers and times of approvals.
+    pub fn approval_rules(&self) -> Arc<Rules> {
+        self.0.rules.read().clone()
     }
 
     /// Decides on an act.
@@ -264,11 +274,11 @@ impl Governor {
                 approvals: granted
                     .into_iter()
                     .flat_map(|granted| &granted.by)
-                    .map(|(approver, tier, at_ms)| input::Approval {
+                    .map(|grant| input::Approval {
                         id: granted.map_or_else(String::new, |granted| granted.approval.to_string()),
-                        approver: approver.to_string(),
-                        tier: *tier,
-                        granted_at_ms: *at_ms,
+                        approver: grant.approver.to_string(),
+                        tier: grant.tier,
+                        granted_at_ms: grant.at_ms,
                     })
                     .collect(),
             },
@@ -369,17 +379,8 @@ fn rescues(question: &Question<'_>) -> bool {
 
 /// Whether the approvals are as many, as different and as high as the verdict asks, and none by those it is for.
 fn suffices(granted: &Granted, verdict: &Verdict, ctx: &Ctx) -> bool {
-    let people: BTreeSet<&Id> = granted
-        .by
-        .iter()
-        .filter(|(approver, tier, _)| {
-            *tier >= verdict.obligations.approver_tier
-                && *approver != ctx.principal.id
-                && !ctx.on_behalf_of.contains(approver)
-        })
-        .map(|(approver, _, _)| approver)
-        .collect();
-    people.len() >= usize::from(verdict.obligations.approvals.max(1))
+    let obligations = &verdict.obligations;
+    people_counted(&granted.by, obligations.approver_tier, ctx) >= usize::from(obligations.approvals.max(1))
 }
 
 /// The side row. Its `decision` has the fields of an OPA decision log event (EventV1), so that tools that read those

@@ -9,6 +9,7 @@
 
 pub mod approval;
 pub mod decide;
+pub mod delegation;
 pub mod policy;
 pub mod publish;
 pub mod signers;
@@ -19,7 +20,12 @@ use act::Domain;
 
 /// Codes that an operator may meet beside those of [`policy::CODES`].
 pub const CODES: &[(&str, &str)] = &[
-    ("approval.twice", "the principal has already decided on this act"),
+    ("approval.twice", "the principal, or the person they decide for, has already granted this act"),
+    ("approval.not_a_person", "a service, an integration or an agent tried to decide on a waiting act"),
+    ("approval.delegation", "no delegation lets the principal decide for that person now"),
+    ("delegation.invalid", "the span, the note or the delegate of a delegation make no sense"),
+    ("delegation.right_missing", "somebody without a right to decide tried to delegate it"),
+    ("delegation.over", "the delegation has ended already"),
     ("approval.late", "the approval has expired"),
     ("approval.closed", "the approval has been decided already"),
     ("approval.changed", "the act is not the one that the approver was shown"),
@@ -40,21 +46,34 @@ pub const CODES: &[(&str, &str)] = &[
 pub fn domain(governor: &Governor, store: &store::Store) -> Domain {
     Domain {
         name: "governor",
-        kinds: &["governor.approval", "governor.policy", "governor.policy_key"],
+        kinds: &["governor.approval", "governor.delegation", "governor.policy", "governor.policy_key"],
         facts: &[
             "governor.decided",
             "governor.approval.requested",
             "governor.approval.granted",
             "governor.approval.denied",
+            "governor.approval.reminded",
+            "governor.approval.escalated",
+            "governor.approval.timer_idle",
+            "governor.approval.told",
             "governor.approval.closed",
             "governor.approval.used",
+            "governor.delegation.created",
+            "governor.delegation.ended",
             "governor.policy.published",
             "governor.policy.withdrawn",
             "governor.policy_key.registered",
             "governor.policy_key.revoked",
         ],
-        verbs: [approval::verbs(), publish::verbs(governor), signers::verbs()].concat(),
-        routes: [approval::routes(), publish::routes(), signers::routes()].concat(),
+        verbs: [
+            approval::verbs(governor),
+            delegation::verbs(governor),
+            publish::verbs(governor),
+            signers::verbs(),
+        ]
+        .concat(),
+        routes: [approval::routes(governor), delegation::routes(), publish::routes(), signers::routes()]
+            .concat(),
         jobs: publish::jobs(governor, store),
         codes: CODES,
     }

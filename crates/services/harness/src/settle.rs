@@ -4,16 +4,21 @@
 //!
 //! - granted: the act is carried out, through the same path as the first time. If policy says no by now, or what it was
 //!   about has changed, the approval becomes void;
-//! - pending past its time: it expires;
+//! - pending: what its timer finds due, by [`governor::approval::timeline`]: people are reminded, more of them are asked,
+//!   or it expires;
 //! - denied, expired or void: the act named by the verb's `on_closed` is carried out, so that nobody waits for ever;
 //! - used: nothing is left to do.
+//!
+//! A timer only ever does the middle one. If people were faster than it, it says so and ends.
 
 use crate::{Done, Harness, Terms};
 use access::principal::PrincipalDoc;
 use act::{Class, Ctx, Draw as _, Fault, JobSpec, PrincipalKind};
 use futures::FutureExt as _;
-use governor::approval::{Approval, Closed, SETTLE, Status};
-use kernel::{Id, Lease};
+use governor::approval::timeline::{self, Due};
+use governor::approval::{Approval, Closed, SETTLE, Status, settle_body};
+use kernel::changeset::Draft;
+use kernel::{Fact, Id, Lease};
 use serde_json::json;
 use std::sync::Arc;
 use store::{Document as _, Stored, crash};
@@ -48,23 +53,87 @@ async fn settle(harness: &Harness, lease: Lease) -> Result<(), Later> {
     let id = Id::parse(body["approval"].as_str().unwrap_or_default())?;
     let row = harness.store().record(&lease.tenant, Approval::KIND, &id).await?;
     let approval = store::decode::<Approval>(&row.ok_or("the approval is gone")?)?;
+    if body["timer"] == true || lease.id == approval.timer {
+        return timed(harness, lease, &approval).await;
+    }
     match approval.status {
-        Status::Pending if harness.now_ms() < approval.expires_at_ms => {
-            Err(Later("it is not time yet".into()))
-        }
-        Status::Pending => close(harness, lease, &approval, Status::Expired, "nobody decided in time").await,
+        Status::Pending => timed(harness, lease, &approval).await,
         Status::Granted => {
             crash::point("approval.decided");
             granted(harness, lease, &approval).await
         }
         Status::Used => conclude(harness, lease, &approval, approval.doc.clone(), false).await,
-        Status::Denied | Status::Expired | Status::Void => {
+        Status::Denied => {
             crash::point("approval.decided");
             tell(harness, &approval).await?;
             crash::point("approval.settled");
             conclude(harness, lease, &approval, approval.doc.clone(), false).await
         }
+        Status::Expired | Status::Void => {
+            crash::point("approval.decided");
+            tell(harness, &approval).await?;
+            crash::point("approval.settled");
+            let stamp = harness.stamp(&approval.requester);
+            let outcome = json!({"act": approval.act, "status": approval.status});
+            let mut draft = stamp.draft();
+            draft.fact(fact(&stamp, "governor.approval.told", &approval, outcome));
+            finish(harness, lease, draft).await
+        }
     }
+}
+
+/// Does what is due by the clock.
+async fn timed(harness: &Harness, lease: Lease, approval: &Stored<Approval>) -> Result<(), Later> {
+    let rules = harness.governor().approval_rules();
+    let stamp = harness.stamp(&approval.requester);
+    let now_ms = stamp.at_ms;
+    let (mut after, kind, outcome) = match timeline::due(approval, &rules, now_ms) {
+        Due::Later(_) => return Err(Later("it is not time yet".into())),
+        Due::Expire => {
+            return close(harness, lease, approval, Status::Expired, "nobody decided in time").await;
+        }
+        Due::Nothing => {
+            let fact =
+                fact(&stamp, "governor.approval.timer_idle", approval, json!({"status": approval.status}));
+            let mut draft = stamp.draft();
+            draft.fact(fact);
+            return finish(harness, lease, draft).await;
+        }
+        Due::Remind => (
+            timeline::reminded(approval, now_ms),
+            "governor.approval.reminded",
+            json!({"act": approval.act, "asked_tier": approval.asked_tier, "expires_at_ms": approval.expires_at_ms}),
+        ),
+        Due::Escalate(tier) => (
+            timeline::escalated(approval, tier, &rules, now_ms),
+            "governor.approval.escalated",
+            json!({"act": approval.act, "from_tier": approval.asked_tier, "to_tier": tier, "expires_at_ms": approval.expires_at_ms}),
+        ),
+    };
+    after.timer = stamp.id("job");
+    let mut draft = stamp.draft();
+    let next_ms = timeline::next_ms(&after, &rules);
+    draft.put_if(approval, &after).fact(fact(&stamp, kind, approval, outcome)).job(
+        after.timer.clone(),
+        &SETTLE,
+        next_ms,
+        false,
+        &settle_body(&after.id, true),
+    );
+    finish(harness, lease, draft).await
+}
+
+/// A fact in the approval's stream.
+fn fact(stamp: &act::Stamp, kind: &'static str, approval: &Approval, outcome: serde_json::Value) -> Fact {
+    let mut fact = stamp.fact(kind, &approval.id, (Approval::KIND, &approval.id), outcome);
+    fact.causes.push(approval.requested_fact.clone());
+    fact
+}
+
+async fn finish(harness: &Harness, lease: Lease, draft: Draft) -> Result<(), Later> {
+    let committed = harness.conclude(lease, draft, Vec::new()).await?;
+    harness.hand_over(committed.held);
+    Ok(())
 }
 
 /// Carries the act out, under the roles that its requester has now.
@@ -126,20 +195,16 @@ async fn conclude(
         draft.put_if(before, &after);
     }
     let reason = after.closed.as_ref().map(|closed| closed.reason.clone());
-    let mut fact = stamp.fact(
+    draft.fact(fact(
+        &stamp,
         "governor.approval.closed",
-        &after.id,
-        (Approval::KIND, &after.id),
+        &after,
         json!({"act": after.act, "status": after.status, "reason": if after.status == Status::Denied { None } else { reason }}),
-    );
-    fact.causes.push(after.requested_fact.clone());
-    draft.fact(fact);
+    ));
     if tell {
-        draft.job(stamp.id("job"), &SETTLE, stamp.at_ms, true, &json!({"approval": after.id}));
+        draft.job(stamp.id("job"), &SETTLE, stamp.at_ms, true, &settle_body(&after.id, false));
     }
-    let committed = harness.conclude(lease, draft, Vec::new()).await?;
-    harness.hand_over(committed.held);
-    Ok(())
+    finish(harness, lease, draft).await
 }
 
 /// Tells whoever waits that there is nothing to wait for any more. Once: the key is the approval's.

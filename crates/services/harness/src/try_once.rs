@@ -71,6 +71,18 @@ impl Attempt<'_> {
         let target = (self.verb.aim)(&view, self.args, self.ctx).await?;
         let args = self.open_args();
         let granted = self.approval.and_then(|approval| approval.granted());
+        if let Some(approval) = self.approval {
+            let now = approval::preview_digest(
+                self.verb.act,
+                (target.kind, &target.id),
+                &self.args_digest,
+                &target.preview,
+            );
+            if now != approval.preview_digest {
+                let message = "the act is no longer the one that people were shown";
+                return Err(Failure::Final(Fault::conflict("approval.changed", message)));
+            }
+        }
         let ruling = self.harness.governor().decide(&Question {
             ctx: self.ctx,
             verb: self.verb,
@@ -184,7 +196,9 @@ impl Attempt<'_> {
     ) -> (Approval, Draft) {
         let stamp = self.harness.stamp_at(self.ctx, now_ms, Vec::new());
         let id = stamp.id("apr");
-        let expires_at_ms = now_ms + approval::WAIT_MS;
+        let rules = self.harness.governor().approval_rules();
+        let expires_at_ms = now_ms.saturating_add(rules.expire_ms);
+        let tier = verdict.obligations.approver_tier;
         let digest = approval::preview_digest(
             self.verb.act,
             (target.kind, &target.id),
@@ -204,7 +218,7 @@ impl Attempt<'_> {
             (<Approval as store::Document>::KIND, &id),
             json!({
                 "act": self.verb.act, "approval": id, "args": hex::encode(&self.args_digest), "preview": digest,
-                "tier": verdict.obligations.approver_tier, "needed": verdict.obligations.approvals.max(1),
+                "tier": tier, "needed": verdict.obligations.approvals.max(1),
                 "expires_at_ms": expires_at_ms,
             }),
         );
@@ -219,22 +233,27 @@ impl Attempt<'_> {
             preview: target.preview.clone(),
             preview_digest: digest,
             requester: self.ctx.clone(),
-            tier: verdict.obligations.approver_tier,
+            tier,
             needed: verdict.obligations.approvals.max(1),
             grants: Vec::new(),
             reasons: verdict.reasons.iter().cloned().collect(),
             requested_at_ms: now_ms,
             expires_at_ms,
+            asked_tier: tier,
+            remind_at_ms: Some(now_ms.saturating_add(rules.remind_ms)),
+            reminded_at_ms: None,
+            escalate_at_ms: rules.tier_above(tier).map(|_| now_ms.saturating_add(rules.escalate_ms)),
+            timer: stamp.id("job"),
             closed: None,
             requested_fact: requested.id.clone(),
         };
         let mut draft = stamp.draft();
         draft.put_new(&approval).fact(decided).fact(requested).job(
-            approval::expiry_job(&id),
+            approval.timer.clone(),
             &approval::SETTLE,
-            expires_at_ms,
+            approval::timeline::next_ms(&approval, &rules),
             false,
-            &json!({"approval": id}),
+            &approval::settle_body(&id, true),
         );
         (approval, draft)
     }

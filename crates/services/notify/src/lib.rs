@@ -1,4 +1,4 @@
-//! Telling people and programs that something happened. For now: live events.
+//! Telling people and programs that something happened: live events, and approvals as cards in Slack ([`slack`]).
 //!
 //! A tenant's facts *are* its events: the stream reads the log from an index on, sends each leaf as it stands, and then
 //! waits for the store's hint or looks by itself once a second. The event's id is the leaf's index, so a client that lost
@@ -6,6 +6,8 @@
 //! could disagree with the log.
 //!
 //! What it does not do: it keeps nothing per client. A client that does not read is disconnected by the edge.
+
+pub mod slack;
 
 use act::{Auth, Call, Ctx, Domain, Method, Param, Route};
 use futures::stream::{self, BoxStream, StreamExt as _};
@@ -90,22 +92,27 @@ pub fn feed(
 }
 
 /// The domain's table.
-pub fn domain(store: &Store) -> Domain {
-    let store = store.clone();
+pub fn domain(deps: &slack::Deps) -> Domain {
+    let store = deps.harness.store().clone();
+    let events = Route {
+        method: Method::Get,
+        path: "/v1/events",
+        operation: "event_stream",
+        summary: "Follow the tenant's facts as server-sent events",
+        auth: Auth::Principal,
+        call: Call::Stream("notify.event.read", Arc::new(move |ctx, params| feed(&store, &ctx, &params))),
+        query: &[
+            Param { name: "after", summary: "begin after this index of the log; by default, now" },
+            Param { name: "kind", summary: "only kinds that start with this" },
+        ],
+    };
     Domain {
         name: "notify",
-        routes: vec![Route {
-            method: Method::Get,
-            path: "/v1/events",
-            operation: "event_stream",
-            summary: "Follow the tenant's facts as server-sent events",
-            auth: Auth::Principal,
-            call: Call::Stream("notify.event.read", Arc::new(move |ctx, params| feed(&store, &ctx, &params))),
-            query: &[
-                Param { name: "after", summary: "begin after this index of the log; by default, now" },
-                Param { name: "kind", summary: "only kinds that start with this" },
-            ],
-        }],
-        ..Domain::default()
+        kinds: slack::KINDS,
+        facts: slack::FACTS,
+        verbs: slack::verbs(),
+        routes: [vec![events], slack::routes(deps)].concat(),
+        jobs: slack::jobs(deps),
+        codes: slack::CODES,
     }
 }

@@ -7,5 +7,6 @@ mod faults;
 mod model;
 mod play;
 mod servicenow;
+mod slack;
 mod traps;
 mod webhook;

@@ -88,6 +88,8 @@ pub const STORIES: &[(&str, Story)] = &[
         }
         .boxed()
     }),
+    ("notify.card.refresh", |world| async { drop(crate::slack::link_code(world).await) }.boxed()),
+    ("notify.click.receive", |world| async { drop(crate::slack::link_code(world).await) }.boxed()),
     ("flows.approval.pass", |world| {
         async {
             let desk = Desk::open(world).await;
@@ -158,6 +160,64 @@ pub const EXAMPLES: &[(&str, Prepare)] = &[
         .boxed()
     }),
     ("governor.approval.grant", |world| async { decided(world, "grants").await }.boxed()),
+    ("governor.delegation.create", |world| {
+        async {
+            let (_, key) = world.principal(&world.unused("away"), &["approver"]).await;
+            let (delegate, _) = world.principal(&world.unused("delegate"), &["approver"]).await;
+            let ends_at_ms = world.house().harness.now_ms() + 3_600_000;
+            let args = json!({"delegate": delegate, "ends_at_ms": ends_at_ms});
+            Example { key, tenant: world.tenant(), args }
+        }
+        .boxed()
+    }),
+    ("governor.delegation.end", |world| {
+        async {
+            let (_, key) = world.principal(&world.unused("back"), &["approver"]).await;
+            let (delegate, _) = world.principal(&world.unused("stand in"), &["approver"]).await;
+            let ends_at_ms = world.house().harness.now_ms() + 3_600_000;
+            let args = json!({"delegate": delegate, "ends_at_ms": ends_at_ms});
+            let example = Example { key, tenant: world.tenant(), args };
+            let done = carry_out(world, "governor.delegation.create", &example).send().await.ok();
+            Example { args: json!({"delegation": done["delegation"]}), ..example }
+        }
+        .boxed()
+    }),
+    ("notify.slack.connect", |world| async { by_admin(world, slack(world)) }.boxed()),
+    ("notify.slack.disconnect", |world| {
+        async {
+            carry_out(world, "notify.slack.connect", &by_admin(world, slack(world))).send().await.ok();
+            by_admin(world, json!({}))
+        }
+        .boxed()
+    }),
+    ("notify.card.retry", |world| {
+        async {
+            carry_out(world, "notify.slack.connect", &by_admin(world, slack(world))).send().await.ok();
+            decided(world, "in a card").await;
+            let dead = dead_card(world).await;
+            carry_out(world, "notify.slack.disconnect", &by_admin(world, json!({}))).send().await.ok();
+            by_admin(world, json!({"card": dead}))
+        }
+        .boxed()
+    }),
+    ("notify.link.create", |world| {
+        async {
+            let (_, key) = world.principal(&world.unused("links"), &["approver"]).await;
+            let code = crate::slack::link_code(world).await;
+            Example { key, tenant: world.tenant(), args: json!({"code": code}) }
+        }
+        .boxed()
+    }),
+    ("notify.link.remove", |world| {
+        async {
+            let (_, key) = world.principal(&world.unused("unlinks"), &["approver"]).await;
+            let code = crate::slack::link_code(world).await;
+            let example = Example { key, tenant: world.tenant(), args: json!({"code": code}) };
+            let done = carry_out(world, "notify.link.create", &example).send().await.ok();
+            Example { args: json!({"link": done["link"]}), ..example }
+        }
+        .boxed()
+    }),
     ("governor.approval.deny", |world| {
         async {
             let mut example = decided(world, "denies").await;
@@ -353,6 +413,27 @@ async fn polled(world: &World) -> String {
 /// A budget that nobody has set.
 fn budget(world: &World) -> Value {
     json!({"level": "project", "name": world.unused("example"), "amount": 1_000_000, "period": "month"})
+}
+
+/// A connection to a Slack that nobody is behind.
+fn slack(_: &World) -> Value {
+    json!({
+        "team": "T0", "app": "A0", "bot_token": "secret:nobodys", "signing_secret": "secret:nobodys",
+        "channels": {"1": "C0"}, "base_url": "http://127.0.0.1:9",
+    })
+}
+
+/// A card that was given up, because there is no such token.
+async fn dead_card(world: &World) -> Value {
+    let mut facts = world.house().store.hints().facts;
+    loop {
+        facts.mark_unchanged();
+        let list = world.admin(Method::Get, "/v1/slack/cards?state=dead").send().await.ok();
+        if let Some(card) = list["items"].as_array().and_then(|cards| cards.first()) {
+            return card["id"].clone();
+        }
+        facts.changed().await.unwrap();
+    }
 }
 
 /// A workflow that nobody has published.

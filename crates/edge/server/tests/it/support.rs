@@ -179,6 +179,12 @@ impl Ask {
         self.body("application/json", body.to_string().as_bytes())
     }
 
+    /// Adds a body whose type another header says.
+    pub fn raw(mut self, body: &[u8]) -> Ask {
+        self.body = body.to_vec();
+        self.header("Content-Length", &body.len().to_string())
+    }
+
     /// Adds a body.
     pub fn body(mut self, content_type: &str, body: &[u8]) -> Ask {
         self.body = body.to_vec();

@@ -1,7 +1,10 @@
 //! Granting and denying.
 
-use super::{Approval, Closed, GrantedBy, SETTLE, Status, expiry_job, tier};
-use act::{Class, Coded, Draw as _, Fault, Plan, Stamp, Target, Verb, parse};
+use super::separation::{Absent, grant_check, say_check};
+use super::{Approval, Closed, SETTLE, Status, settle_body};
+use crate::Governor;
+use crate::delegation::{self, Delegation};
+use act::{Draw as _, Fault, Plan, Stamp, Target, Verb, parse};
 use futures::FutureExt as _;
 use kernel::Id;
 use kernel::changeset::Operation;
@@ -14,51 +17,6 @@ use store::{Document as _, Stored, View};
 /// Longest reason, in bytes.
 const REASON_BYTES_MAX: usize = 500;
 
-/// Why a decision on an approval is refused.
-#[derive(Debug, thiserror::Error)]
-pub enum ApprovalError {
-    /// By the requester, or somebody the act is for.
-    #[error("nobody decides on an act that was asked for by or on behalf of themselves")]
-    Own,
-    /// A second grant by the same person.
-    #[error("you have already granted this act")]
-    Twice,
-    /// After its time.
-    #[error("the approval has expired")]
-    Late,
-    /// After it was decided.
-    #[error("the approval is {0} already")]
-    Closed(&'static str),
-    /// For something else than was shown.
-    #[error("the act is not the one that you were shown; look at it again")]
-    Changed,
-    /// By somebody of too low a tier.
-    #[error("this act needs an approver of tier {0}")]
-    Tier(u8),
-}
-
-impl Coded for ApprovalError {
-    fn code(&self) -> &'static str {
-        match self {
-            ApprovalError::Own => "approval.self",
-            ApprovalError::Twice => "approval.twice",
-            ApprovalError::Late => "approval.late",
-            ApprovalError::Closed(_) => "approval.closed",
-            ApprovalError::Changed => "approval.changed",
-            ApprovalError::Tier(_) => "approval.tier_too_low",
-        }
-    }
-    fn class(&self) -> Class {
-        match self {
-            ApprovalError::Own | ApprovalError::Tier(_) => Class::Denied,
-            ApprovalError::Twice
-            | ApprovalError::Late
-            | ApprovalError::Closed(_)
-            | ApprovalError::Changed => Class::Conflict,
-        }
-    }
-}
-
 /// Arguments of `governor.approval.grant`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -67,6 +25,8 @@ pub struct GrantArgs {
     pub approval: String,
     /// `preview_digest` of what the approver was shown.
     pub preview_digest: String,
+    /// A delegation, to decide in the place of the person who gave it.
+    pub delegation: Option<String>,
 }
 
 /// Arguments of `governor.approval.deny`.
@@ -95,23 +55,22 @@ fn aimed(approval: &Approval) -> Target {
     target
 }
 
-fn open(approval: &Approval, stamp: &Stamp) -> Result<(), ApprovalError> {
-    if approval.is_for(&stamp.ctx.principal.id) {
-        return Err(ApprovalError::Own);
-    }
-    match approval.status {
-        Status::Pending if stamp.at_ms >= approval.expires_at_ms => Err(ApprovalError::Late),
-        Status::Pending => Ok(()),
-        Status::Expired => Err(ApprovalError::Late),
-        closed @ (Status::Granted | Status::Used | Status::Denied | Status::Void) => {
-            Err(ApprovalError::Closed(closed.as_str()))
-        }
-    }
+/// What a decision sets off: the approval is settled now, and its timer is not needed any more.
+fn settle(plan: &mut Plan, stamp: &Stamp, approval: &Approval) {
+    plan.draft.push(Operation::JobCancel { job: approval.timer.clone() });
+    plan.draft.job(stamp.id("job"), &SETTLE, stamp.at_ms, true, &settle_body(&approval.id, false));
 }
 
-fn settle(plan: &mut Plan, stamp: &Stamp, approval: &Id) {
-    plan.draft.push(Operation::JobCancel { job: expiry_job(approval) });
-    plan.draft.job(stamp.id("job"), &SETTLE, stamp.at_ms, true, &json!({"approval": approval}));
+/// The delegation that is named, with what its giver's roles are now.
+async fn absent(
+    view: &View,
+    args: &GrantArgs,
+    delegate: &Id,
+) -> Result<Option<(Delegation, Vec<String>)>, Fault> {
+    match &args.delegation {
+        None => Ok(None),
+        Some(text) => delegation::read_for(view, text, delegate).await.map(Some),
+    }
 }
 
 fn fact(stamp: &Stamp, kind: &'static str, approval: &Approval, outcome: Value) -> kernel::Fact {
@@ -121,7 +80,8 @@ fn fact(stamp: &Stamp, kind: &'static str, approval: &Approval, outcome: Value) 
 }
 
 /// The verbs.
-pub fn verbs() -> Vec<Verb> {
+pub fn verbs(governor: &Governor) -> Vec<Verb> {
+    let governor = governor.clone();
     vec![
         Verb {
             act: "governor.approval.grant",
@@ -131,31 +91,31 @@ pub fn verbs() -> Vec<Verb> {
             facts: &["governor.approval.granted"],
             secret_args: &[],
             on_closed: None,
-            aim: Arc::new(|view, args, _| {
+            aim: Arc::new(|view, args, ctx| {
                 async move {
                     let args: GrantArgs = parse(args)?;
-                    Ok(aimed(&*read(view, &args.approval).await?))
+                    let mut target = aimed(&*read(view, &args.approval).await?);
+                    if let Some((delegation, roles)) = absent(view, &args, &ctx.principal.id).await?
+                        && let Value::Object(attributes) = &mut target.attributes
+                    {
+                        attributes.insert("delegator".into(), json!(delegation.from));
+                        attributes.insert("delegator_roles".into(), json!(roles));
+                    }
+                    Ok(target)
                 }
                 .boxed()
             }),
-            plan: Arc::new(|view, args, stamp| {
+            plan: Arc::new(move |view, args, stamp| {
+                let rules = governor.approval_rules();
                 async move {
                     let args: GrantArgs = parse(args)?;
                     let stored = read(view, &args.approval).await?;
-                    open(&stored, stamp)?;
-                    let approver = &stamp.ctx.principal;
-                    if args.preview_digest != stored.preview_digest {
-                        return Err(ApprovalError::Changed.into());
-                    }
-                    if stored.grants.iter().any(|grant| grant.approver == approver.id) {
-                        return Err(ApprovalError::Twice.into());
-                    }
-                    let tier = tier(&approver.roles);
-                    if tier < stored.tier {
-                        return Err(ApprovalError::Tier(stored.tier).into());
-                    }
+                    let absent = absent(view, &args, &stamp.ctx.principal.id).await?;
+                    let absent = absent.as_ref().map(|(delegation, roles)| Absent { delegation, roles });
+                    let shown = args.preview_digest.as_str();
+                    let by = grant_check(&stored, &stamp.ctx, shown, absent, &rules, stamp.at_ms)?;
                     let mut approval = stored.doc.clone();
-                    approval.grants.push(GrantedBy { approver: approver.id.clone(), tier, at_ms: stamp.at_ms });
+                    approval.grants.push(by.clone());
                     let enough = approval.grants.len() >= usize::from(approval.needed.max(1));
                     if enough {
                         approval.status = Status::Granted;
@@ -171,11 +131,12 @@ pub fn verbs() -> Vec<Verb> {
                         &approval,
                         json!({
                             "act": approval.act, "args": approval.args_digest, "preview": approval.preview_digest,
-                            "tier": tier, "grants": approval.grants.len(), "needed": approval.needed,
+                            "tier": by.tier, "grants": approval.grants.len(), "needed": approval.needed,
+                            "approver": by.approver, "delegator": by.delegator, "delegation": by.delegation,
                         }),
                     ));
                     if enough {
-                        settle(&mut plan, stamp, &approval.id);
+                        settle(&mut plan, stamp, &approval);
                     }
                     Ok(plan)
                 }
@@ -204,7 +165,7 @@ pub fn verbs() -> Vec<Verb> {
                         return Err(Fault::invalid("request.invalid", "a reason has at most 500 bytes"));
                     }
                     let stored = read(view, &args.approval).await?;
-                    open(&stored, stamp)?;
+                    say_check(&stored, &stamp.ctx, None, stamp.at_ms)?;
                     let mut approval = stored.doc.clone();
                     approval.status = Status::Denied;
                     approval.closed = Some(Closed {
@@ -220,7 +181,7 @@ pub fn verbs() -> Vec<Verb> {
                         &approval,
                         json!({"act": approval.act, "args": approval.args_digest, "preview": approval.preview_digest}),
                     ));
-                    settle(&mut plan, stamp, &approval.id);
+                    settle(&mut plan, stamp, &approval);
                     Ok(plan)
                 }
                 .boxed()

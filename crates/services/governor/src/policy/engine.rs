@@ -156,6 +156,12 @@ impl Compiled {
         self.inner.not_after_ms
     }
 
+    /// The bundle's data, for tables that code and policy share.
+    pub fn data(&self) -> serde_json::Value {
+        let text = self.inner.data.to_json_str().unwrap_or_default();
+        serde_json::from_str(&text).unwrap_or_default()
+    }
+
     /// The verdict on one act.
     pub fn evaluate(&self, input: &PolicyInput, warm: &mut Warm) -> Verdict {
         match input.prepare() {

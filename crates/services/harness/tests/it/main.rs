@@ -1,0 +1,7 @@
+//! Waiting acts through governor, harness and a real store, on a clock that the test moves.
+
+mod decisions;
+mod delegations;
+mod house;
+mod queue;
+mod times;
