@@ -16,13 +16,15 @@ const PYTHON: &str = ".venv/bin/python";
 /// In an argument: the folder that cargo builds into.
 const TARGET: &str = "{target}";
 
-/// One script with what must be built for it.
+/// What the scripts run. The whole workspace at once, as for the Rust tests: cargo unites the features of what is
+/// selected, and a smaller selection would compile the dependencies a second time.
+pub(crate) const BUILD: &[&str] = &["build", "--workspace", "--bins", "--examples"];
+
+/// One script.
 pub(crate) struct Suite {
     pub(crate) name: &'static str,
     /// Relative to the workspace root.
     pub(crate) script: &'static str,
-    /// Arguments of `cargo build`, one list per call; none if it needs nothing.
-    pub(crate) builds: &'static [&'static [&'static str]],
     /// Arguments of the script.
     pub(crate) args: &'static [&'static str],
 }
@@ -32,44 +34,33 @@ pub(crate) const PYTHON_SUITES: &[Suite] = &[
     Suite {
         name: "sandbox fidelity (pysnc)",
         script: "crates/edge/sandbox/tests/fidelity_pysnc.py",
-        builds: &[&["--package", "sandbox", "--example", "serve"]],
         args: &["{target}/debug/examples/serve"],
     },
     // The vendors' own clients against the stand-ins for hosted models.
     Suite {
         name: "sandbox fidelity (openai, anthropic)",
         script: "crates/edge/sandbox/tests/fidelity_models.py",
-        builds: &[&["--package", "sandbox", "--example", "serve"]],
         args: &["{target}/debug/examples/serve"],
     },
     // Slack's own client against the stand-in for Slack, and its signature verifier against ours.
     Suite {
         name: "sandbox fidelity (slack_sdk)",
         script: "crates/edge/sandbox/tests/fidelity_slack.py",
-        builds: &[
-            &["--package", "sandbox", "--example", "serve"],
-            &["--package", "notify", "--example", "slack_verify"],
-        ],
         args: &["{target}/debug/examples/serve", "{target}/debug/examples/slack_verify"],
     },
     // A second verifier that shares no code with ours, over good and tampered bundles.
     Suite {
         name: "evidence verifiers agree",
         script: "crates/services/evidence/tests/agree.py",
-        builds: &[
-            &["--package", "evidence", "--example", "make_bundles"],
-            &["--package", "cli", "--bin", "writ"],
-        ],
         args: &["{target}/debug/examples/make_bundles", "{target}/debug/writ"],
     },
 ];
 
 impl Suite {
     pub(crate) fn stage(&self) -> Stage {
-        let builds = self.builds.iter().map(|args| Call::new("cargo", ["build"].iter().chain(*args)));
         let args = self.args.iter().map(|arg| arg.replace(TARGET, &built("").to_string_lossy()));
         let script = Call::new(PYTHON, std::iter::once(self.script.to_owned()).chain(args));
-        Stage::calls(format!("python: {}", self.name), builds.chain([script]))
+        Stage::calls(format!("python: {}", self.name), [script])
     }
 }
 
@@ -79,22 +70,11 @@ mod tests {
     use crate::stage::Work;
 
     #[test]
-    fn a_suite_is_its_builds_and_then_its_script() {
-        let suite = Suite {
-            name: "n",
-            script: "crates/a/b/tests/s.py",
-            builds: &[&["--package", "b"]],
-            args: &["{target}/debug/b", "x"],
-        };
+    fn a_suite_is_its_script_with_what_was_built() {
+        let suite = Suite { name: "n", script: "crates/a/b/tests/s.py", args: &["{target}/debug/b", "x"] };
         let Work::Calls(calls) = suite.stage().work else { panic!("a suite is made of calls") };
         let lines: Vec<String> = calls.iter().map(Call::line).collect();
         let binary = built("debug/b");
-        assert_eq!(
-            lines,
-            [
-                "cargo build --package b".to_owned(),
-                format!(".venv/bin/python crates/a/b/tests/s.py {} x", binary.display())
-            ]
-        );
+        assert_eq!(lines, [format!(".venv/bin/python crates/a/b/tests/s.py {} x", binary.display())]);
     }
 }

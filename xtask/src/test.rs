@@ -8,13 +8,14 @@ use std::env;
 use crate::Failure;
 use crate::house;
 use crate::stage::{self, Stage};
-use crate::suites::PYTHON_SUITES;
+use crate::suites::{BUILD, PYTHON_SUITES};
 use crate::tree::Tree;
 
 /// Runs everything: static checks, doc tests, Python suites, all Rust tests.
 pub(crate) fn test() -> Result<(), Failure> {
     let mut stages = static_checks();
     stages.extend(doc_tests(&Tree::read()?));
+    stages.push(Stage::cargo("binaries and examples", BUILD));
     stages.extend(PYTHON_SUITES.iter().map(|suite| suite.stage()));
     // Unattended, one run shows all that is broken (.config/nextest.toml).
     let profile = if env::var_os("CI").is_some() { "ci" } else { "default" };

@@ -48,7 +48,6 @@ mod tests {
     const SUITES: &[Suite] = &[Suite {
         name: "fidelity",
         script: "crates/edge/sandbox/tests/fidelity.py",
-        builds: &[],
         args: &[],
     }];
 
