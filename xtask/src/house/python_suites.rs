@@ -45,11 +45,8 @@ mod tests {
     use super::super::fixture::{expect, files};
     use super::*;
 
-    const SUITES: &[Suite] = &[Suite {
-        name: "fidelity",
-        script: "crates/edge/sandbox/tests/fidelity.py",
-        args: &[],
-    }];
+    const SUITES: &[Suite] =
+        &[Suite { name: "fidelity", script: "crates/edge/sandbox/tests/fidelity.py", args: &[] }];
 
     #[test]
     fn suites_and_scripts_match() {
