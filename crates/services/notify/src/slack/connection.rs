@@ -250,7 +250,7 @@ pub fn verbs() -> Vec<Verb> {
                     let _: DisconnectArgs = parse(args)?;
                     let stored = view.get::<Connection>(&connection_id()).await?;
                     let stored = stored.filter(|stored| stored.disconnected_at_ms.is_none());
-                    let stored = stored.ok_or_else(|| not_connected())?;
+                    let stored = stored.ok_or_else(not_connected)?;
                     let doc = Connection { disconnected_at_ms: Some(stamp.at_ms), ..stored.doc.clone() };
                     let mut plan =
                         Plan { draft: stamp.draft(), outcome: json!({"slack": doc.id, "connected": false}) };
