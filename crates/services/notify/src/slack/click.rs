@@ -449,8 +449,12 @@ async fn conclude(
     let mut draft = stamp.draft();
     match &offered {
         None => {}
-        Some((Some(before), doc)) => drop(draft.put_if(before, doc)),
-        Some((None, doc)) => drop(draft.put_new(doc)),
+        Some((Some(before), doc)) => {
+            draft.put_if(before, doc);
+        }
+        Some((None, doc)) => {
+            draft.put_new(doc);
+        }
     }
     let mut fact = stamp.fact(kind, &card.approval, (Card::KIND, &card.id), outcome);
     fact.causes.push(body.fact.clone());
