@@ -73,6 +73,7 @@ async fn main() {
     }
     if only.is_none() {
         let text = serde_json::to_string_pretty(&rows).expect("plain data") + "\n";
-        std::fs::write("bench/results/latest.json", text).expect("bench/results is there");
+        std::fs::create_dir_all("bench/results").expect("this runs at the workspace's root");
+        std::fs::write("bench/results/latest.json", text).expect("the folder is there");
     }
 }
