@@ -20,9 +20,12 @@ impl Session {
     /// The key: from `--key-file`, else from `WRIT_KEY`. It is never an argument, where other users of the machine see it.
     fn key(&self) -> Result<String, Failure> {
         match &self.key_file {
-            Some(file) => std::fs::read_to_string(file)
-                .map(|text| text.trim().to_owned())
-                .map_err(|error| Failure::Usage(format!("{} cannot be read: {error}", file.display()))),
+            Some(file) => std::fs::read_to_string(file).map(|text| text.trim().to_owned()).map_err(|error| {
+                Failure::Usage(format!(
+                    "the key file {} (--key-file, WRIT_KEY_FILE) cannot be read: {error}",
+                    file.display()
+                ))
+            }),
             None => Ok(std::env::var("WRIT_KEY").unwrap_or_default()),
         }
     }

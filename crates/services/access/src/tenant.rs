@@ -88,7 +88,9 @@ pub fn verbs() -> Vec<Verb> {
             async move {
                 let args: Create = parse(args)?;
                 if stamp.ctx.tenant != TenantId::platform() {
-                    return Err(Fault::not_found("tenant registry"));
+                    return Err(Fault::not_found(
+                        "tenant registry in this tenant; the platform's own tenant has it",
+                    ));
                 }
                 let tenant = TenantId::parse(&format!("ten_{}", args.name)).map_err(|_| {
                     Fault::invalid(

@@ -245,7 +245,8 @@ pub fn finish(operation: &Operation, matches: &ArgMatches, value: &mut Value) ->
     };
     let Some(file) = matches.get_one::<PathBuf>("file") else { return Ok(()) };
     let bytes = bytes.ok_or_else(|| Failure::Other(format!("the server sent no {member}")))?;
-    std::fs::write(file, bytes)?;
+    std::fs::write(file, bytes)
+        .map_err(|error| Failure::Other(format!("{} cannot be written: {error}", file.display())))?;
     value[member] = json!(format!("(written to {})", file.display()));
     Ok(())
 }

@@ -67,7 +67,9 @@ impl Set {
         } else if self.name().len() > NAME_BYTES_MAX || !plain {
             Err(BudgetError::Invalid("a name has at most 200 bytes and no control characters"))
         } else if !(0..=AMOUNT_MAX).contains(&self.amount) {
-            Err(BudgetError::Invalid("an amount is between 0 and a thousand million"))
+            Err(BudgetError::Invalid(
+                "an amount is from 0 to 1000000000000000, in millionths, calls or tokens",
+            ))
         } else if self.warn_percent.len() > WARNINGS_MAX
             || self.warn_percent.iter().any(|percent| !(1..=1000).contains(percent))
         {
