@@ -181,7 +181,9 @@ pub fn command(operation: &Operation) -> Command {
         let arg = Arg::new(field.name.clone()).long(field.name.replace('_', "-")).help(field.help.clone());
         let arg = match field.kind {
             Kind::Boolean => {
-                arg.action(ArgAction::Set).value_parser(clap::value_parser!(bool)).value_name("true|false")
+                // `--dry-run` alone says yes.
+                let arg = arg.num_args(0..=1).default_missing_value("true").value_name("true|false");
+                arg.action(ArgAction::Set).value_parser(clap::value_parser!(bool))
             }
             Kind::Integer => {
                 arg.value_parser(clap::value_parser!(i64)).value_name("N").allow_negative_numbers(true)

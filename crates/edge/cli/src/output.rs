@@ -53,7 +53,16 @@ pub enum Format {
 const LEADING: &[&str] = &[
     "id",
     "run",
+    "level",
     "name",
+    "measure",
+    "period",
+    "amount",
+    "spent",
+    "held",
+    "left",
+    "ticket",
+    "project",
     "status",
     "outcome",
     "act",
@@ -74,7 +83,7 @@ const LEADING: &[&str] = &[
     "at_ms",
 ];
 /// Most columns of a list.
-const COLUMNS_MAX: usize = 7;
+const COLUMNS_MAX: usize = 8;
 /// Longest prose in a cell, in characters. What has no white space in it is a name, and is shown whole.
 const CELL_MAX: usize = 60;
 
@@ -143,15 +152,31 @@ fn whole(value: &Value) -> String {
         |item: &Value| Some(clean(&format!("{}: {}", item["label"].as_str()?, item["text"].as_str()?)));
     match value {
         Value::Null => "-".to_owned(),
-        Value::String(text) => clean(text),
+        Value::String(text) => cleaned(text),
         Value::Array(items) if !items.is_empty() => {
             match items.iter().map(labelled).collect::<Option<Vec<_>>>() {
                 Some(lines) => lines.join("\n"),
-                None => clean(&value.to_string()),
+                None => nested(value),
             }
         }
+        Value::Object(members) if !members.is_empty() => nested(value),
         other => clean(&other.to_string()),
     }
+}
+
+/// A source or a report keeps its lines.
+fn cleaned(text: &str) -> String {
+    text.trim_end().lines().map(clean).collect::<Vec<_>>().join("\n")
+}
+
+/// What has parts stands in one line as long as that is short.
+fn nested(value: &Value) -> String {
+    let line = value.to_string();
+    if line.chars().count() <= CELL_MAX {
+        return clean(&line);
+    }
+    // Plain data always serialises.
+    cleaned(&serde_json::to_string_pretty(value).unwrap_or(line))
 }
 
 fn cell(value: &Value) -> String {

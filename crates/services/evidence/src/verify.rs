@@ -121,7 +121,7 @@ fn run(report: &mut Report, bundle: &[u8], trust: &Trust, held: Option<&str>) ->
     report.subject = predicate.subject.clone();
     report.created_at_ms = predicate.created_at_ms;
     report.not_proven = predicate.not_proven.clone();
-    report.done(format!("signed, made at {} ms", predicate.created_at_ms));
+    report.done(format!("signed, made at {}Z", kernel::calendar::text(predicate.created_at_ms)));
 
     report.begin("checkpoint");
     let checkpoint = note_open(trust, file(CHECKPOINT)?, Some(predicate.created_at_ms))?;

@@ -12,7 +12,7 @@ use client::Client;
 use sandbox::{IncidentSeed, ModelAnswer, Sandbox};
 use serde_json::{Value, json};
 use server::Config;
-use std::io;
+use std::io::{self, IsTerminal as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use store::{SystemClock, crash};
@@ -87,7 +87,7 @@ pub async fn serve(file: Option<&PathBuf>) -> Result<(), Failure> {
     }
     // A log that nobody reads any more is no reason to panic.
     let log = tracing_subscriber::fmt().with_env_filter(log_filter()).with_writer(io::stderr);
-    log.log_internal_errors(false).init();
+    log.log_internal_errors(false).with_ansi(io::stderr().is_terminal()).init();
     if let Some(point) = armed {
         tracing::warn!(point, "{} is set: this process dies when it passes there", crash::VARIABLE);
     }
@@ -221,8 +221,13 @@ pub async fn events(matches: &ArgMatches, session: &Session) -> Result<(), Failu
         };
         match next {
             Some(fact) if told(&fact.to_string())? => {}
-            // The stream has ended, or nobody reads it any more.
-            Some(_) | None => return Ok(()),
+            // Nobody reads it any more.
+            Some(_) => return Ok(()),
+            None => {
+                let advice =
+                    "the installation ended the stream; go on with --after and the last index that you have";
+                return Err(Failure::Other(advice.into()));
+            }
         }
     }
 }

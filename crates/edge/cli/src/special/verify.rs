@@ -10,8 +10,8 @@ use clap::ArgMatches;
 use evidence::archive::BUNDLE_BYTES_MAX;
 use evidence::manifest::NOT_PROVEN;
 use evidence::trust::{TRUST_BYTES_MAX, Trust};
-use evidence::verify::{Report, verify};
-use serde_json::json;
+use evidence::verify::{Reason, Report, verify};
+use serde_json::{Value, json};
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -26,7 +26,19 @@ pub fn run(matches: &ArgMatches, format: Format) -> Result<(), Failure> {
         return Err(Failure::Usage("name a bundle and a trust file".into()));
     };
     let bundle = read(bundle, BUNDLE_BYTES_MAX)?;
-    let trust = match Trust::parse(&read(trust, TRUST_BYTES_MAX)?) {
+    let held = path("held").map(|path| read(path, HELD_BYTES_MAX)).transpose()?;
+    let held = held.map(|bytes| {
+        String::from_utf8(bytes).map_err(|_| Failure::Usage("the checkpoint held is no text".into()))
+    });
+    let held = held.transpose()?;
+    let bytes = read(trust, TRUST_BYTES_MAX)?;
+    // What `writ trust show -o json` printed has the trust file as a member.
+    let shown = serde_json::from_slice::<Value>(&bytes).ok().map(|mut shown| shown["trust"].take());
+    let bytes = match shown {
+        Some(inner) if inner.is_object() => inner.to_string().into_bytes(),
+        _ => bytes,
+    };
+    let trust = match Trust::parse(&bytes) {
         Ok(trust) => trust,
         // Who cannot say what they trust is told that the evidence proves nothing to them, in the form of a report.
         Err(error) => {
@@ -42,11 +54,7 @@ pub fn run(matches: &ArgMatches, format: Format) -> Result<(), Failure> {
             )));
         }
     };
-    let held = path("held").map(|path| read(path, HELD_BYTES_MAX)).transpose()?;
-    let held = held.map(|bytes| {
-        String::from_utf8(bytes).map_err(|_| Failure::Usage("the checkpoint held is no text".into()))
-    });
-    let report = verify(&bundle, &trust, held.transpose()?.as_deref());
+    let report = verify(&bundle, &trust, held.as_deref());
     match format {
         Format::Table => say(&lines(&report))?,
         Format::Json | Format::Yaml => {
@@ -114,6 +122,8 @@ pub fn lines(report: &Report) -> String {
                 NOT_PROVEN.iter().find(|(known, _)| known == name).map_or(name.as_str(), |(_, says)| says);
             text.push_str(&format!("  - {}\n", plain(says)));
         }
+    } else if report.failure.as_ref().is_some_and(|failure| failure.reason == Reason::HeldInvalid) {
+        text.push_str("\nNot judged. What was given as held (--held) is no checkpoint of this log, signed by a key that you trust.\n");
     } else {
         text.push_str("\nNot valid. Nothing in this bundle is to be believed.\n");
     }

@@ -71,7 +71,7 @@ pub async fn run(matches: &ArgMatches) -> Result<(), Failure> {
     tell(&format!("  ServiceNow  {}  a stand-in, not the real system", stage.sandbox.base_url()));
     tell(&format!("  model       {}  {}", stage.model, described(&provider)));
     tell(&format!(
-        "  tickets     {} come in, {} others were learned from; webhook → fetch → classify → policy → approval → write-back → evidence\n",
+        "  tickets     {} come in and one that is confidential, {} others were learned from; webhook → fetch → classify → policy → approval → write-back → evidence\n",
         tickets.asked.len(),
         tickets.training.len()
     ));
