@@ -100,6 +100,16 @@ step_up contains "assurance.too_low" if {
 	input.resource.attributes.assurance > input.context.assurance.level
 }
 
+# Nor does anybody with an ordinary key make a key for somebody else: whoever has it acts, and approves, as that person.
+
+step_up contains "assurance.too_low" if {
+	input.action == "access.key.create"
+	not owns
+	not proven_for_others
+}
+
+proven_for_others if input.context.assurance.level >= data.writ.config.keys_of_others.level_min
+
 # Who approves such an act needs the same proof. A click in a chat proves less than a key, so it decides up to a tier.
 
 step_up contains "approval.assurance_too_low" if {

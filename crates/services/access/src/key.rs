@@ -4,8 +4,12 @@
 //! that change the rules or the secrets themselves, and nobody has it by lying around: it is given by somebody who has it,
 //! to a person, for hours. So what a tenant's administrator needs on the day they store a credential is made for that day,
 //! and a key that was found a week later opens nothing of the kind ([`grant_check`]; docs/decisions/0010).
+//!
+//! Whoever makes a key can act as the one whose key it is: with their roles, and past the rule that nobody approves what
+//! they asked for themselves. So a key for somebody else takes level 1, for which the platform's policy asks by the
+//! attribute `own`; and nobody without a role of the platform makes, or revokes, a key of somebody who has one.
 
-use crate::principal::PrincipalDoc;
+use crate::principal::{PrincipalDoc, escalates, escalation};
 use act::{
     Assurance, Auth, Call, Class, Coded, Draw as _, Fault, Method, Plan, PrincipalKind, Route, Target, Verb,
     parse,
@@ -17,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use store::key::Key;
-use store::{Document, Range};
+use store::{Document, Range, View};
 
 /// The highest assurance level of a key.
 pub const LEVEL_MAX: u8 = 1;
@@ -157,6 +161,12 @@ pub struct Revoke {
     pub key: String,
 }
 
+/// Whose key it is. Principals are never removed, so somebody is always there.
+async fn owner_of(view: &View, key: &KeyDoc) -> Result<PrincipalDoc, Fault> {
+    let owner = view.get::<PrincipalDoc>(&key.principal).await?;
+    Ok(owner.ok_or_else(|| Fault::not_found("principal"))?.doc)
+}
+
 /// The verbs.
 pub fn verbs() -> Vec<Verb> {
     vec![
@@ -178,7 +188,7 @@ pub fn verbs() -> Vec<Verb> {
                     let level = args.assurance.unwrap_or_default();
                     target.attributes = json!({
                         "own": id == ctx.principal.id, "roles": owner.roles, "kind": owner.kind.as_str(),
-                        "assurance": level,
+                        "assurance": level, "escalates": escalates(ctx, &owner.roles),
                     });
                     target.preview = vec![
                         ("Key for".into(), owner.name.clone()),
@@ -204,6 +214,9 @@ pub fn verbs() -> Vec<Verb> {
                         .get::<PrincipalDoc>(&principal)
                         .await?
                         .ok_or_else(|| Fault::not_found("principal"))?;
+                    if escalates(&stamp.ctx, &owner.roles) {
+                        return Err(escalation("a key of the platform's people is made only by the platform's people"));
+                    }
                     let level = args.assurance.unwrap_or_default();
                     let own = &stamp.ctx.assurance;
                     grant_check(level, args.expires_at_ms, owner.kind, own, stamp.at_ms)?;
@@ -243,7 +256,10 @@ pub fn verbs() -> Vec<Verb> {
                     let id = Id::parse(&args.key).map_err(|_| Fault::not_found("key"))?;
                     let doc = view.get::<KeyDoc>(&id).await?.ok_or_else(|| Fault::not_found("key"))?;
                     let mut target = Target::of(KeyDoc::KIND, &id);
-                    target.attributes = json!({"own": doc.principal == ctx.principal.id});
+                    let owner = owner_of(view, &doc).await?;
+                    target.attributes = json!({
+                        "own": doc.principal == ctx.principal.id, "escalates": escalates(ctx, &owner.roles),
+                    });
                     target.preview = vec![("Revoke key".into(), doc.name.clone())];
                     Ok(target)
                 }
@@ -254,6 +270,11 @@ pub fn verbs() -> Vec<Verb> {
                     let args: Revoke = parse(args)?;
                     let id = Id::parse(&args.key).map_err(|_| Fault::not_found("key"))?;
                     let stored = view.get::<KeyDoc>(&id).await?.ok_or_else(|| Fault::not_found("key"))?;
+                    if escalates(&stamp.ctx, &owner_of(view, &stored).await?.roles) {
+                        return Err(escalation(
+                            "a key of the platform's people is revoked only by the platform's people",
+                        ));
+                    }
                     if stored.revoked_at_ms.is_some() {
                         return Err(Fault::conflict("request.state", "the key is already revoked"));
                     }

@@ -27,7 +27,10 @@ use act::{Domain, JobSpec};
 pub const CODES: &[(&str, &str)] = &[
     ("access.key_invalid", "the API key is unknown, malformed, revoked or expired"),
     ("access.tenant_denied", "the principal does not belong to the tenant it named"),
-    ("access.escalation", "a role of the platform was to be given by somebody who does not have it"),
+    (
+        "access.escalation",
+        "a role of the platform, or a key of somebody who has one, was in the hands of somebody without",
+    ),
     (
         "access.assurance_exceeded",
         "a key was to prove more, or for longer, than whoever makes it has proven, or is not a person's",

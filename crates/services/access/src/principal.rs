@@ -165,10 +165,15 @@ async fn guard_moved(view: &View, stamp: &Stamp, plan: &mut Plan, by: i64) -> Re
     Ok(())
 }
 
-fn escalates(ctx: &act::Ctx, roles: &[String]) -> bool {
-    // A role of the platform is given only by the platform.
+/// Whether somebody without a role of the platform reaches for one: by giving it, or by a key of somebody who has it.
+pub(crate) fn escalates(ctx: &act::Ctx, roles: &[String]) -> bool {
     roles.iter().any(|role| role == "platform_admin")
         && !ctx.principal.roles.iter().any(|role| role == "platform_admin")
+}
+
+/// The refusal of what [`escalates`] finds.
+pub(crate) fn escalation(why: &str) -> Fault {
+    Fault::new(Class::Denied, "access.escalation", why)
 }
 
 /// The verbs.
@@ -199,11 +204,7 @@ pub fn verbs() -> Vec<Verb> {
                 async move {
                     let args: Create = parse(args)?;
                     if escalates(&stamp.ctx, &roles_check(args.roles.clone())?) {
-                        return Err(Fault::new(
-                            Class::Denied,
-                            "access.escalation",
-                            "a platform role is given only by the platform",
-                        ));
+                        return Err(escalation("a platform role is given only by the platform"));
                     }
                     let doc = PrincipalDoc {
                         id: stamp.id("prn"),
@@ -268,11 +269,7 @@ pub fn verbs() -> Vec<Verb> {
                         view.get::<PrincipalDoc>(&id).await?.ok_or_else(|| Fault::not_found("principal"))?;
                     let roles = roles_check(args.roles)?;
                     if escalates(&stamp.ctx, &roles) {
-                        return Err(Fault::new(
-                            Class::Denied,
-                            "access.escalation",
-                            "a platform role is given only by the platform",
-                        ));
+                        return Err(escalation("a platform role is given only by the platform"));
                     }
                     let doc = PrincipalDoc { roles, ..stored.doc.clone() };
                     let mut plan =

@@ -66,6 +66,7 @@ impl Draft {
 struct Tenant<'a> {
     world: &'a World,
     id: TenantId,
+    principal: String,
     ordinary: String,
     strong: String,
 }
@@ -75,7 +76,7 @@ impl<'a> Tenant<'a> {
         let (principal, ordinary) = world.principal_in(id, "owner of policy", &["tenant_admin"]).await;
         let end_ms = now_ms(world) + HOUR_MS;
         let strong = key(world, &world.admin, id, &principal, Some(1), Some(end_ms)).await.unwrap();
-        Tenant { world, id: id.clone(), ordinary, strong }
+        Tenant { world, id: id.clone(), principal, ordinary, strong }
     }
 
     async fn call(&self, method: Method, path: &str, body: Value) -> Answer {
@@ -149,7 +150,16 @@ async fn assurance_is_given_by_those_who_have_it_and_no_longer_than_they_do() {
     let service = service["principal"].as_str().unwrap();
     let (foreigner, _) = world.principal_in(&other, "foreigner", &["tenant_admin"]).await;
     for (what, maker, whose, assurance, end_ms, expected) in [
-        ("an ordinary key by an ordinary one", &tenant.ordinary, &*person, None, None, None),
+        ("an ordinary key for oneself", &tenant.ordinary, &*tenant.principal, None, None, None),
+        (
+            "an ordinary key for somebody else by an ordinary one",
+            &tenant.ordinary,
+            &*person,
+            None,
+            None,
+            Some((403, "assurance.too_low")),
+        ),
+        ("an ordinary key for somebody else by a strong one", &tenant.strong, &*person, None, None, None),
         (
             "a strong key by an ordinary one",
             &tenant.ordinary,

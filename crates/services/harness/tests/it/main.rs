@@ -3,5 +3,6 @@
 mod decisions;
 mod delegations;
 mod house;
+mod keys;
 mod queue;
 mod times;
