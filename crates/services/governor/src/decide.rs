@@ -10,6 +10,7 @@
 
 use crate::approval::separation::people_counted;
 use crate::approval::{GrantedBy, Rules};
+use crate::checking::Checking;
 use crate::policy::{Compiled, KeyRing, PolicyInput, engine, input};
 use act::{Class, Ctx, Fault, Ids, Target, Verb};
 use kernel::permit::{Authority, Decision, Mint, Refusal};
@@ -41,6 +42,7 @@ struct Inner {
     rules: RwLock<Arc<Rules>>,
     tenants: RwLock<HashMap<TenantId, Own>>,
     throttles: Mutex<Throttles>,
+    checking: Checking,
 }
 
 /// A tenant's own policy.
@@ -115,12 +117,18 @@ impl Governor {
             rules: RwLock::default(),
             tenants: RwLock::default(),
             throttles: Mutex::default(),
+            checking: Checking::default(),
         }))
     }
 
     /// The keys that may sign policy here.
     pub fn keys(&self) -> &KeyRing {
         &self.0.keys
+    }
+
+    /// Where bundles are checked.
+    pub(crate) fn checking(&self) -> &Checking {
+        &self.0.checking
     }
 
     /// Takes a compiled platform policy into use.

@@ -8,6 +8,7 @@
 //! There is one authorisation function, [`Governor::decide`], for every way in: API, CLI, webhook, job, approval.
 
 pub mod approval;
+mod checking;
 pub mod decide;
 pub mod delegation;
 pub mod policy;
@@ -33,6 +34,7 @@ pub const CODES: &[(&str, &str)] = &[
         "approval.secret",
         "policy wants people to approve the act, and its arguments are secret and may not be kept",
     ),
+    ("policy.check_busy", "another policy is being checked, and only one is at a time"),
     ("policy.key_invalid", "a policy key to be registered is no P-256 public key in PEM"),
     ("policy.key_known", "a policy key is registered already, or was and has been revoked"),
     ("policy.key_limit", "the tenant has registered as many policy keys as it may"),

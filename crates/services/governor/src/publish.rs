@@ -146,15 +146,17 @@ pub fn verbs(governor: &Governor) -> Vec<Verb> {
                         digest: hex::decode32(&stored.digest).unwrap_or_default(),
                     });
                     let keys = signers::ring_now(&governor, view).await?;
-                    let published =
-                        publish_check(&bytes, &keys, scope(&stamp.ctx.tenant), last.as_ref(), stamp.at_ms)
-                            .map_err(|problems| {
-                                let code =
-                                    problems.first().map_or("policy.lint", |problem| problem.code).to_owned();
-                                let lines: Vec<String> =
-                                    problems.iter().take(20).map(ToString::to_string).collect();
-                                Fault::invalid(&code, lines.join("; ")).with(json!({"problems": lines}))
-                            })?;
+                    let (tenant, at_ms) = (stamp.ctx.tenant.clone(), stamp.at_ms);
+                    let check = move || {
+                        let published = publish_check(&bytes, &keys, scope(&tenant), last.as_ref(), at_ms);
+                        (published, bytes)
+                    };
+                    let (published, bytes) = governor.checking().run(check).await?;
+                    let published = published.map_err(|problems| {
+                        let code = problems.first().map_or("policy.lint", |problem| problem.code).to_owned();
+                        let lines: Vec<String> = problems.iter().take(20).map(ToString::to_string).collect();
+                        Fault::invalid(&code, lines.join("; ")).with(json!({"problems": lines}))
+                    })?;
                     let doc = PolicyDoc {
                         id: current(),
                         seq: published.bundle.seq(),
@@ -306,8 +308,13 @@ async fn take_up(
         Some(digest) => store.blob(tenant, &digest).await?,
         None => None,
     };
-    if bytes.is_some_and(|bytes| install_under(governor, tenant, &bytes, &keys)) {
-        return Ok(Loaded::InForce);
+    if let Some(bytes) = bytes {
+        // Compiling takes the processor for a while, which the runtime's own threads cannot spare.
+        let (governor, tenant) = (governor.clone(), tenant.clone());
+        let install = move || install_under(&governor, &tenant, &bytes, &keys);
+        if tokio::task::spawn_blocking(install).await.unwrap_or(false) {
+            return Ok(Loaded::InForce);
+        }
     }
     if *tenant != TenantId::platform() {
         governor.tenant_block(tenant);

@@ -23,9 +23,10 @@ pub struct Published {
 
 /// Does everything that an upload does: signature and contents for `scope`, not older than `last`, not past its
 /// end at `now_ms`, rules within the language, a program, and an answer to every probe.
+/// Takes the processor for a while; see [`crate::checking`] for where.
 ///
 /// # Errors
-/// All problems of the first step that has any.
+/// All problems of the first step that has any, and of the first probe.
 pub fn publish_check(
     bytes: &[u8],
     keys: &KeyRing,
@@ -62,6 +63,10 @@ fn probe(bundle: &Bundle, compiled: &Compiled, now_ms: i64) -> Result<(), Vec<Pr
             }
             if let Err(refusal) = verdict {
                 problems.push(Problem::new(refusal.code, &at, None, refusal.detail));
+            }
+            // One is enough to refuse the bundle, and each may take all the time that it is given.
+            if !problems.is_empty() {
+                break;
             }
         }
         problems
