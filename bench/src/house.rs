@@ -75,6 +75,7 @@ pub fn verb() -> Verb {
         facts: &["flows.item.put"],
         secret_args: &[],
         on_closed: None,
+        can_wait: true,
         aim: Arc::new(|_, _, ctx| async move { Ok(Target::of("flows.item", ctx.tenant.id())) }.boxed()),
         plan: Arc::new(|_, args, stamp| {
             async move {

@@ -161,6 +161,10 @@ pub struct Verb {
     /// The act to call when an approval for this one is refused or expires; its arguments are
     /// `{"approval", "status", "args"}`.
     pub on_closed: Option<Resume>,
+    /// Whether it can wait for people. `false` for what a running step does on its way and cannot come back to: carried
+    /// out later, it would reserve and promise what nobody takes up. Where policy wants people for such an act it is
+    /// denied, and no approval is opened.
+    pub can_wait: bool,
     /// Reads what policy may see.
     pub aim: AimFn,
     /// Decides what to change.

@@ -178,6 +178,7 @@ pub fn verbs() -> Vec<Verb> {
             facts: &["access.key.created"],
             secret_args: &[],
             on_closed: None,
+            can_wait: true,
             aim: Arc::new(|view, args, ctx| {
                 async move {
                     let args: Create = parse(args)?;
@@ -250,6 +251,7 @@ pub fn verbs() -> Vec<Verb> {
             facts: &["access.key.revoked"],
             secret_args: &[],
             on_closed: None,
+            can_wait: true,
             aim: Arc::new(|view, args, ctx| {
                 async move {
                     let args: Revoke = parse(args)?;

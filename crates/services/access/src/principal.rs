@@ -187,6 +187,7 @@ pub fn verbs() -> Vec<Verb> {
             facts: &["access.principal.created"],
             secret_args: &[],
             on_closed: None,
+            can_wait: true,
             aim: Arc::new(|_, args, ctx| {
                 async move {
                     let args: Create = parse(args)?;
@@ -242,6 +243,7 @@ pub fn verbs() -> Vec<Verb> {
             facts: &["access.principal.roles_set"],
             secret_args: &[],
             on_closed: None,
+            can_wait: true,
             aim: Arc::new(|view, args, ctx| {
                 async move {
                     let args: RolesSet = parse(args)?;

@@ -74,6 +74,7 @@ pub fn verbs() -> Vec<Verb> {
         facts: &["access.tenant.created"],
         secret_args: &[],
         on_closed: None,
+        can_wait: true,
         aim: Arc::new(|_, args, ctx| {
             async move {
                 let args: Create = parse(args)?;

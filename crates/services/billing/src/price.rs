@@ -296,6 +296,7 @@ pub fn verbs() -> Vec<Verb> {
         facts: &["billing.prices.published"],
         secret_args: &[],
         on_closed: None,
+        can_wait: true,
         aim: Arc::new(|_, args, _| {
             async move {
                 let book: Book = act::parse(args)?;

@@ -130,6 +130,7 @@ pub fn verbs() -> Vec<Verb> {
         facts: &["billing.usage.rated"],
         secret_args: &[],
         on_closed: None,
+        can_wait: false,
         aim: Arc::new(|_, args, _| {
             async move {
                 let args: Record = act::parse(args)?;

@@ -244,6 +244,7 @@ pub(crate) fn verbs(custody: &Custody) -> Vec<Verb> {
             facts: &["custody.secret.stored"],
             secret_args: &["value"],
             on_closed: None,
+            can_wait: true,
             aim: Arc::new(|view, args, _| {
                 async move {
                     let (id, purpose, _) = put_args(args)?;
@@ -307,6 +308,7 @@ pub(crate) fn verbs(custody: &Custody) -> Vec<Verb> {
             facts: &["custody.secret.revoked"],
             secret_args: &[],
             on_closed: None,
+            can_wait: true,
             aim: Arc::new(|view, args, _| {
                 async move {
                     let id = revoke_args(args)?;

@@ -293,6 +293,7 @@ pub(crate) fn verbs(evidence: &Evidence) -> Vec<Verb> {
         facts: &["evidence.sealed"],
         secret_args: &[],
         on_closed: None,
+        can_wait: true,
         aim: Arc::new(|_, args, ctx| {
             async move {
                 let scope = scope(args)?;

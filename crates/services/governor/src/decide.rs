@@ -315,7 +315,14 @@ impl Governor {
                 "this act needs a stronger proof of who you are",
             ),
             Effect::Hitl => {
-                if granted.is_some_and(|granted| suffices(granted, verdict, question.ctx)) {
+                if !question.verb.can_wait {
+                    refused(
+                        Effect::Deny,
+                        Class::Denied,
+                        "approval.cannot_wait",
+                        "a running step does this on its way and cannot wait for people",
+                    )
+                } else if granted.is_some_and(|granted| suffices(granted, verdict, question.ctx)) {
                     (Effect::Allow, None)
                 } else if question.verb.secret_args.is_empty() {
                     (Effect::Hitl, None)

@@ -176,6 +176,7 @@ pub fn verbs(governor: &Governor) -> Vec<Verb> {
             facts: &["governor.delegation.created"],
             secret_args: &[],
             on_closed: None,
+            can_wait: true,
             aim: Arc::new(|view, args, ctx| {
                 async move {
                     let args: CreateArgs = parse(args)?;
@@ -238,6 +239,7 @@ pub fn verbs(governor: &Governor) -> Vec<Verb> {
             facts: &["governor.delegation.ended"],
             secret_args: &[],
             on_closed: None,
+            can_wait: true,
             aim: Arc::new(|view, args, ctx| {
                 async move {
                     let args: EndArgs = parse(args)?;

@@ -31,6 +31,10 @@ pub const CODES: &[(&str, &str)] = &[
     ("approval.closed", "the approval has been decided already"),
     ("approval.changed", "the act is not the one that the approver was shown"),
     (
+        "approval.cannot_wait",
+        "policy wants people to approve the act, and whoever does it is on its way and cannot wait for them",
+    ),
+    (
         "approval.secret",
         "policy wants people to approve the act, and its arguments are secret and may not be kept",
     ),

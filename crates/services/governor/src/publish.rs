@@ -126,6 +126,7 @@ pub fn verbs(governor: &Governor) -> Vec<Verb> {
             // The bundle is kept as a blob; the side row of the decision need not repeat it.
             secret_args: &["bundle_base64"],
             on_closed: None,
+            can_wait: true,
             aim: Arc::new(|_, args, ctx| {
                 async move {
                     let bytes = bytes(args)?;
@@ -203,6 +204,7 @@ fn withdraw() -> Verb {
         facts: &["governor.policy.withdrawn"],
         secret_args: &[],
         on_closed: None,
+        can_wait: true,
         aim: Arc::new(|view, args, ctx| {
             async move {
                 let Withdraw {} = parse(args)?;

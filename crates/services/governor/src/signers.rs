@@ -176,6 +176,7 @@ pub fn verbs() -> Vec<Verb> {
             facts: &["governor.policy_key.registered"],
             secret_args: &[],
             on_closed: None,
+            can_wait: true,
             aim: Arc::new(|_, args, ctx| {
                 async move {
                     let args: Register = parse(args)?;
@@ -240,6 +241,7 @@ pub fn verbs() -> Vec<Verb> {
             facts: &["governor.policy_key.revoked"],
             secret_args: &[],
             on_closed: None,
+            can_wait: true,
             aim: Arc::new(|view, args, ctx| {
                 async move {
                     let args: Revoke = parse(args)?;

@@ -228,6 +228,7 @@ pub fn verb() -> Verb {
         facts: &["flows.poll.asked"],
         secret_args: &[],
         on_closed: None,
+        can_wait: false,
         aim: Arc::new(|view, args, _| {
             async move {
                 let args: PollArgs = act::parse(args)?;

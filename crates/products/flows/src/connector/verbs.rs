@@ -103,6 +103,7 @@ pub fn verbs(deps: &Deps) -> Vec<Verb> {
             facts: &["flows.connector.installed"],
             secret_args: &[],
             on_closed: None,
+            can_wait: true,
             aim: Arc::new(move |_, args, _| {
                 let private_hosts = for_aim.clone();
                 async move {
@@ -172,6 +173,7 @@ pub fn verbs(deps: &Deps) -> Vec<Verb> {
             facts: &["flows.connector.removed"],
             secret_args: &[],
             on_closed: None,
+            can_wait: true,
             aim: Arc::new(|view, args, _| {
                 async move {
                     let args: RemoveArgs = act::parse(args)?;

@@ -251,6 +251,7 @@ pub fn verbs() -> Vec<Verb> {
             facts: &["flows.breaker.opened", "flows.breaker.probed"],
             secret_args: &[],
             on_closed: None,
+            can_wait: false,
             aim: Arc::new(|view, args, _| {
                 async move {
                     let args: TurnArgs = act::parse(args)?;
@@ -268,6 +269,7 @@ pub fn verbs() -> Vec<Verb> {
             facts: &["flows.breaker.closed"],
             secret_args: &[],
             on_closed: None,
+            can_wait: true,
             aim: Arc::new(|view, args, _| {
                 async move {
                     let args: CloseArgs = act::parse(args)?;

@@ -207,6 +207,7 @@ fn tool_call() -> Verb {
         facts: &["flows.tool.intended"],
         secret_args: &[],
         on_closed: Some("flows.tool.close"),
+        can_wait: true,
         aim: Arc::new(|view, args, _| aim(view, args).boxed()),
         plan: Arc::new(|view, args, stamp| {
             async move {
@@ -281,6 +282,7 @@ fn tool_reconcile() -> Verb {
         facts: &["flows.tool.reconciling"],
         secret_args: &[],
         on_closed: None,
+        can_wait: false,
         aim: Arc::new(|view, args, _| aim(view, args).boxed()),
         plan: Arc::new(|view, args, stamp| {
             async move {
@@ -328,6 +330,7 @@ fn tool_close() -> Verb {
         facts: &["flows.step.resumed", "flows.run.finished"],
         secret_args: &[],
         on_closed: None,
+        can_wait: false,
         aim: Arc::new(|view, args, _| {
             async move {
                 let args: CloseArgs = act::parse(args)?;
@@ -403,6 +406,7 @@ fn approval_pass() -> Verb {
         facts: &["flows.step.resumed", "flows.run.finished"],
         secret_args: &[],
         on_closed: Some("flows.tool.close"),
+        can_wait: true,
         aim: Arc::new(|view, args, _| {
             async move {
                 let args: PassArgs = act::parse(args)?;

@@ -211,6 +211,7 @@ pub fn verb() -> Verb {
         facts: &["flows.run.signalled", "flows.run.finished"],
         secret_args: &["payload"],
         on_closed: None,
+        can_wait: true,
         aim: Arc::new(|view, args, _| {
             async move {
                 let args: SignalArgs = act::parse(args)?;

@@ -347,6 +347,7 @@ pub fn verbs() -> Vec<Verb> {
             facts: &["flows.run.created", "flows.event.ignored"],
             secret_args: &["event"],
             on_closed: None,
+            can_wait: true,
             aim: Arc::new(|_, args, ctx| {
                 async move {
                     let args: StartArgs = act::parse(args)?;
@@ -366,6 +367,7 @@ pub fn verbs() -> Vec<Verb> {
             facts: &["flows.run.finished"],
             secret_args: &[],
             on_closed: None,
+            can_wait: true,
             aim: Arc::new(|view, args, _| {
                 async move { aim_run(view, &act::parse::<RunArgs>(args)?.run).await }.boxed()
             }),
@@ -427,6 +429,7 @@ pub fn verbs() -> Vec<Verb> {
             facts: &["flows.run.replayed", "flows.tool.finished", "flows.run.finished"],
             secret_args: &[],
             on_closed: None,
+            can_wait: true,
             aim: Arc::new(|view, args, _| {
                 async move {
                     let args: ReplayArgs = act::parse(args)?;

@@ -141,6 +141,7 @@ pub fn verbs() -> Vec<Verb> {
             facts: &["flows.workflow.published"],
             secret_args: &[],
             on_closed: None,
+            can_wait: true,
             aim: Arc::new(|_, args, _| {
                 async move {
                     let args: PublishArgs = act::parse(args)?;
@@ -231,6 +232,7 @@ pub fn verbs() -> Vec<Verb> {
             facts: &["flows.workflow.retired"],
             secret_args: &[],
             on_closed: None,
+            can_wait: true,
             aim: Arc::new(|view, args, _| {
                 async move {
                     let args: RetireArgs = act::parse(args)?;

@@ -79,6 +79,10 @@ struct Inner {
     providers: Providers,
 }
 
+fn needs_approval() -> Fault {
+    Fault::new(Class::NeedsApproval, "model.needs_approval", "policy wants a person to approve this call")
+}
+
 impl Models {
     /// A caller of these providers.
     pub fn new(harness: Harness, providers: Providers) -> Models {
@@ -185,6 +189,7 @@ impl Models {
                 Err(fault) if fault.code == "store.insufficient" => {
                     return Err(self.exhausted(&ctx, &act::parse(&args)?, fault).await);
                 }
+                Err(fault) if fault.code == "approval.cannot_wait" => return Err(needs_approval()),
                 done => done?,
             };
             match done {
@@ -197,12 +202,7 @@ impl Models {
                     return Err(act::internal("a model call was intended without a job"));
                 }
                 Done::Waiting { approval, .. } => {
-                    return Err(Fault::new(
-                        Class::NeedsApproval,
-                        "model.needs_approval",
-                        "policy wants a person to approve this call",
-                    )
-                    .with(json!({"approval": approval})));
+                    return Err(needs_approval().with(json!({"approval": approval})));
                 }
             }
         }

@@ -80,6 +80,7 @@ pub(super) fn verbs() -> Vec<Verb> {
         facts: &["models.call.intended"],
         secret_args: &[],
         on_closed: None,
+        can_wait: false,
         aim: Arc::new(|_, args, _| {
             async move {
                 let args: CallArgs = act::parse(args)?;

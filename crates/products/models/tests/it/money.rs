@@ -32,6 +32,7 @@ struct House {
     models: Models,
     domains: Vec<Domain>,
     tenant: TenantId,
+    keyring: Keyring,
     _folder: TempDir,
 }
 
@@ -67,14 +68,7 @@ impl House {
             key: *keyring.policy_key().verifying_key(),
         };
         let keys = KeyRing::from([("test".to_owned(), record)]);
-        let (mut manifest, files) = platform_sources().unwrap();
-        manifest.metadata.seq = 1;
-        manifest.metadata.not_after_ms = now_ms(&clock) + 3650 * 24 * HOUR_MS;
-        let bundle = bundle_build(&manifest, &files).unwrap();
-        let signed = bundle_sign(&bundle, "test", PLATFORM_SCOPE, keyring.policy_key()).unwrap();
-        let governor = Governor::new(mint, "test", ids.clone(), keys.clone());
-        governor
-            .platform_install(Compiled::new(&bundle_open(&signed, &keys, PLATFORM_SCOPE).unwrap()).unwrap());
+        let governor = Governor::new(mint, "test", ids.clone(), keys);
         let harness = Harness::new(store, governor, clock.clone(), ids, "local");
         let rows = [
             ("the printer jams", "Hardware"),
@@ -89,7 +83,22 @@ impl House {
             assert_eq!(domain.misfits(), Vec::<String>::new());
         }
         harness.register(&domains);
-        House { harness, clock, models, domains, tenant, _folder: folder }
+        let house = House { harness, clock, models, domains, tenant, keyring, _folder: folder };
+        house.policy("package writ\n");
+        house
+    }
+
+    /// Puts the shipped policy with more rules in force.
+    fn policy(&self, rules: &str) {
+        let (mut manifest, mut files) = platform_sources().unwrap();
+        manifest.metadata.seq = 1;
+        manifest.metadata.not_after_ms = now_ms(&self.clock) + 3650 * 24 * HOUR_MS;
+        files.insert("more.rego".into(), rules.as_bytes().to_vec());
+        let bundle = bundle_build(&manifest, &files).unwrap();
+        let signed = bundle_sign(&bundle, "test", PLATFORM_SCOPE, self.keyring.policy_key()).unwrap();
+        let governor = self.harness.governor();
+        let opened = bundle_open(&signed, governor.keys(), PLATFORM_SCOPE).unwrap();
+        governor.platform_install(Compiled::new(&opened).unwrap());
     }
 
     fn store(&self) -> &Store {
@@ -292,6 +301,36 @@ async fn a_run_that_cannot_pay_is_recorded_once() {
     // Raised, the very same call goes ahead.
     house.budget(json!({"level": "tenant", "amount": CALL, "period": "month"})).await;
     assert_eq!(house.call(1).await.unwrap().cost_micros, CALL);
+}
+
+#[tokio::test]
+async fn a_call_that_people_should_approve_opens_no_approval_and_holds_nothing() {
+    let house = House::new().await;
+    let account = house.budget(json!({"level": "tenant", "amount": 1_000, "period": "month"})).await;
+    house.policy(
+        "package writ\n\nrequired := {\"reason\": \"approval.test\", \"tier\": 1, \"approvals\": 1} if input.action == \"models.model.call\"\n",
+    );
+    let fault = house.call(1).await.unwrap_err();
+    assert_eq!((fault.code.as_str(), fault.class), ("model.needs_approval", Class::NeedsApproval));
+    assert_eq!(fault.details, None, "there is no approval to grant");
+    assert_eq!(house.facts("governor.approval.requested").await, Vec::<Value>::new());
+    let decided = house.facts("governor.decided").await;
+    assert_eq!(
+        (&decided[0]["effect"], &decided[0]["code"]),
+        (&json!("DENY"), &json!("approval.cannot_wait"))
+    );
+    assert_eq!(house.spent(&account).await, (0, 0));
+    let never: Vec<&str> = house
+        .domains
+        .iter()
+        .flat_map(|domain| &domain.verbs)
+        .filter(|verb| !verb.can_wait)
+        .map(|verb| verb.act)
+        .collect();
+    assert_eq!(
+        never,
+        ["billing.usage.record", "billing.budget.warn", "billing.budget.exhaust", "models.model.call"]
+    );
 }
 
 #[tokio::test]

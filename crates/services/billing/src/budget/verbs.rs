@@ -268,6 +268,7 @@ fn on_budget(
         facts,
         secret_args: &[],
         on_closed: None,
+        can_wait: true,
         aim: Arc::new(|view, args, _| {
             async move {
                 let named = args["budget"].as_str().unwrap_or_default();
@@ -290,6 +291,7 @@ pub fn verbs() -> Vec<Verb> {
             facts: &["billing.budget.set"],
             secret_args: &[],
             on_closed: None,
+            can_wait: true,
             aim: Arc::new(|_, args, _| {
                 async move {
                     let args: Set = act::parse(args)?;
@@ -315,21 +317,27 @@ pub fn verbs() -> Vec<Verb> {
             &["billing.budget.removed"],
             Arc::new(|view, args, stamp| remove(view, args, stamp).boxed()),
         ),
-        on_budget(
-            "billing.budget.warn",
-            "States that a threshold of a budget has been reached",
-            || schemars::schema_for!(Warn).into(),
-            &[],
-            &["billing.budget.warned"],
-            Arc::new(|view, args, stamp| warn(view, args, stamp).boxed()),
-        ),
-        on_budget(
-            "billing.budget.exhaust",
-            "States that a call was not made because a budget has not enough left",
-            || schemars::schema_for!(Exhaust).into(),
-            &[],
-            &["billing.budget.exhausted"],
-            Arc::new(|view, args, stamp| exhaust(view, args, stamp).boxed()),
-        ),
+        Verb {
+            can_wait: false,
+            ..on_budget(
+                "billing.budget.warn",
+                "States that a threshold of a budget has been reached",
+                || schemars::schema_for!(Warn).into(),
+                &[],
+                &["billing.budget.warned"],
+                Arc::new(|view, args, stamp| warn(view, args, stamp).boxed()),
+            )
+        },
+        Verb {
+            can_wait: false,
+            ..on_budget(
+                "billing.budget.exhaust",
+                "States that a call was not made because a budget has not enough left",
+                || schemars::schema_for!(Exhaust).into(),
+                &[],
+                &["billing.budget.exhausted"],
+                Arc::new(|view, args, stamp| exhaust(view, args, stamp).boxed()),
+            )
+        },
     ]
 }

@@ -55,6 +55,7 @@ fn verb() -> Verb {
         facts: &["test.done"],
         secret_args: &[],
         on_closed: None,
+        can_wait: true,
         aim: Arc::new(|_, _, _| unreachable!("only its schema is looked at")),
         plan: Arc::new(|_, _, _| unreachable!("only its schema is looked at")),
     }

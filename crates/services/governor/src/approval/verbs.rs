@@ -91,6 +91,7 @@ pub fn verbs(governor: &Governor) -> Vec<Verb> {
             facts: &["governor.approval.granted"],
             secret_args: &[],
             on_closed: None,
+            can_wait: true,
             aim: Arc::new(|view, args, ctx| {
                 async move {
                     let args: GrantArgs = parse(args)?;
@@ -151,6 +152,7 @@ pub fn verbs(governor: &Governor) -> Vec<Verb> {
             facts: &["governor.approval.denied"],
             secret_args: &[],
             on_closed: None,
+            can_wait: true,
             aim: Arc::new(|view, args, _| {
                 async move {
                     let args: DenyArgs = parse(args)?;

@@ -172,6 +172,7 @@ pub fn verbs() -> Vec<Verb> {
             facts: &["notify.card.queued"],
             secret_args: &[],
             on_closed: None,
+            can_wait: false,
             aim: Arc::new(|view, args, _| {
                 async move {
                     let args: RefreshArgs = parse(args)?;
@@ -240,6 +241,7 @@ pub fn verbs() -> Vec<Verb> {
             facts: &["notify.card.queued"],
             secret_args: &[],
             on_closed: None,
+            can_wait: true,
             aim: Arc::new(|view, args, _| {
                 async move {
                     let args: RetryArgs = parse(args)?;

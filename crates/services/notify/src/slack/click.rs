@@ -225,6 +225,7 @@ pub fn verbs() -> Vec<Verb> {
         facts: &["notify.click.received"],
         secret_args: &[],
         on_closed: None,
+        can_wait: true,
         aim: Arc::new(|view, args, _| {
             async move {
                 let args: ClickArgs = parse(args)?;

@@ -179,6 +179,7 @@ pub fn verbs() -> Vec<Verb> {
             facts: &["notify.slack.connected"],
             secret_args: &[],
             on_closed: None,
+            can_wait: true,
             aim: Arc::new(|_, args, _| {
                 async move {
                     let args: ConnectArgs = parse(args)?;
@@ -236,6 +237,7 @@ pub fn verbs() -> Vec<Verb> {
             facts: &["notify.slack.disconnected"],
             secret_args: &[],
             on_closed: None,
+            can_wait: true,
             aim: Arc::new(|_, args, _| {
                 async move {
                     let _: DisconnectArgs = parse(args)?;

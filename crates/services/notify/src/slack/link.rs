@@ -171,6 +171,7 @@ pub fn verbs() -> Vec<Verb> {
             facts: &["notify.link.created"],
             secret_args: &["code"],
             on_closed: None,
+            can_wait: true,
             aim: Arc::new(|_, args, ctx| {
                 async move {
                     let _: CreateArgs = parse(args)?;
@@ -226,6 +227,7 @@ pub fn verbs() -> Vec<Verb> {
             facts: &["notify.link.removed"],
             secret_args: &[],
             on_closed: None,
+            can_wait: true,
             aim: Arc::new(|view, args, ctx| {
                 async move {
                     let args: RemoveArgs = parse(args)?;
