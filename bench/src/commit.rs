@@ -184,6 +184,7 @@ pub fn decide_us() -> (u64, u64) {
         args: &args,
         args_digest: [0; 32],
         granted: None,
+        closing: false,
         now_ms: SystemClock.now_ms(),
     };
     let mut waits = Vec::new();

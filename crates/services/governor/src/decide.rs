@@ -12,7 +12,7 @@ use crate::approval::separation::people_counted;
 use crate::approval::{GrantedBy, Rules};
 use crate::checking::Checking;
 use crate::policy::{Compiled, KeyRing, PolicyInput, engine, input};
-use act::{Class, Ctx, Fault, Ids, Target, Verb};
+use act::{Class, Ctx, Fault, Ids, PrincipalKind, Target, Verb};
 use kernel::permit::{Authority, Decision, Mint, Refusal};
 use kernel::{Digest, Effect, Grant, Id, Permit, TenantId, Verdict, commitment, hex};
 use parking_lot::{Mutex, RwLock};
@@ -68,6 +68,9 @@ pub struct Question<'a> {
     pub args_digest: Digest,
     /// Approvals that were granted for exactly this act.
     pub granted: Option<&'a Granted>,
+    /// Whether the act only tells somebody that the approval they wait for is closed: the harness does this with the act
+    /// that a verb names as `on_closed`.
+    pub closing: bool,
     /// Now, milliseconds UTC.
     pub now_ms: i64,
 }
@@ -386,10 +389,13 @@ impl Governor {
     }
 }
 
-/// Whether this is the platform taking a tenant's own policy out of force. That policy has no say in it: one that denies
-/// everything, has ended or cannot be used would otherwise stay for ever, and its tenant with it.
+/// Whether the tenant's own policy has no say in it, because one that denies everything, has ended or cannot be used would
+/// otherwise keep things as they are for ever. That is the platform taking this very policy out of force, and a service
+/// telling a run that the approval it waits for is closed.
 fn rescues(question: &Question<'_>) -> bool {
-    question.verb.act == crate::publish::WITHDRAW && question.ctx.principal.home == TenantId::platform()
+    let principal = &question.ctx.principal;
+    let withdraws = question.verb.act == crate::publish::WITHDRAW && principal.home == TenantId::platform();
+    withdraws || (question.closing && principal.kind == PrincipalKind::Service)
 }
 
 /// Whether the approvals are as many, as different and as high as the verdict asks, and none by those it is for.

@@ -63,6 +63,26 @@ pub struct Terms {
     pub fence: Option<(Id, u64)>,
 }
 
+/// Why an act is carried out.
+#[derive(Clone, Copy)]
+enum Why<'a> {
+    /// Somebody asks for it.
+    Asked,
+    /// It has waited, and this approval of it is granted.
+    Approved(&'a store::Stored<governor::approval::Approval>),
+    /// It tells somebody that the approval they wait for is closed.
+    Closing,
+}
+
+impl<'a> Why<'a> {
+    fn approval(self) -> Option<&'a store::Stored<governor::approval::Approval>> {
+        match self {
+            Why::Approved(approval) => Some(approval),
+            Why::Asked | Why::Closing => None,
+        }
+    }
+}
+
 /// What an act came to.
 #[derive(Debug)]
 pub enum Done {
@@ -252,6 +272,7 @@ impl Harness {
             args: &open,
             args_digest: sha256(&canonical),
             granted: None,
+            closing: false,
             now_ms,
         });
         Ok(Weighed {
@@ -268,7 +289,7 @@ impl Harness {
     /// # Errors
     /// Refusals of policy (recorded as facts), faults of the verb, `contention`, `idempotency.mismatch`, and storage.
     pub async fn act(&self, ctx: &Ctx, act: &str, args: Value, terms: Terms) -> Result<Done, Fault> {
-        self.carry_out(ctx, act, &args, &terms, None).await
+        self.carry_out(ctx, act, &args, &terms, Why::Asked).await
     }
 
     async fn carry_out(
@@ -277,8 +298,9 @@ impl Harness {
         act: &str,
         args: &Value,
         terms: &Terms,
-        approval: Option<&store::Stored<governor::approval::Approval>>,
+        why: Why<'_>,
     ) -> Result<Done, Fault> {
+        let approval = why.approval();
         let verb = self.verb(act).ok_or_else(|| Fault::not_found("act"))?;
         let canonical = json::canonical(args).map_err(|error| {
             Fault::invalid("request.invalid", format!("the arguments are refused: {error}"))
@@ -301,7 +323,16 @@ impl Harness {
             {
                 return Ok(done);
             }
-            let attempt = try_once::Attempt { harness: self, ctx, verb, args, args_digest, terms, approval };
+            let attempt = try_once::Attempt {
+                harness: self,
+                ctx,
+                verb,
+                args,
+                args_digest,
+                terms,
+                approval,
+                closing: matches!(why, Why::Closing),
+            };
             match attempt.run().await {
                 Ok(done) => return Ok(done),
                 Err(try_once::Failure::Moved) => self.pause(tries).await,

@@ -11,7 +11,7 @@
 //!
 //! A timer only ever does the middle one. If people were faster than it, it says so and ends.
 
-use crate::{Done, Harness, Terms};
+use crate::{Done, Harness, Terms, Why};
 use access::principal::PrincipalDoc;
 use act::{Class, Ctx, Draw as _, Fault, JobSpec, PrincipalKind};
 use futures::FutureExt as _;
@@ -65,16 +65,16 @@ async fn settle(harness: &Harness, lease: Lease) -> Result<(), Later> {
         Status::Used => conclude(harness, lease, &approval, approval.doc.clone(), false).await,
         Status::Denied => {
             crash::point("approval.decided");
-            tell(harness, &approval).await?;
+            tell(harness, &lease, &approval).await?;
             crash::point("approval.settled");
             conclude(harness, lease, &approval, approval.doc.clone(), false).await
         }
         Status::Expired | Status::Void => {
             crash::point("approval.decided");
-            tell(harness, &approval).await?;
+            let told = tell(harness, &lease, &approval).await?;
             crash::point("approval.settled");
             let stamp = harness.stamp(&approval.requester);
-            let outcome = json!({"act": approval.act, "status": approval.status});
+            let outcome = json!({"act": approval.act, "status": approval.status, "told": told});
             let mut draft = stamp.draft();
             draft.fact(fact(&stamp, "governor.approval.told", &approval, outcome));
             finish(harness, lease, draft).await
@@ -149,7 +149,10 @@ async fn granted(harness: &Harness, lease: Lease, approval: &Stored<Approval>) -
             None => Vec::new(),
         };
     }
-    match harness.carry_out(&ctx, &approval.act, &approval.args, &Terms::default(), Some(approval)).await {
+    match harness
+        .carry_out(&ctx, &approval.act, &approval.args, &Terms::default(), Why::Approved(approval))
+        .await
+    {
         Ok(Done::Outcome { held, .. }) => {
             crash::point("approval.settled");
             harness.hand_over(held);
@@ -207,21 +210,39 @@ async fn conclude(
     finish(harness, lease, draft).await
 }
 
-/// Tells whoever waits that there is nothing to wait for any more. Once: the key is the approval's.
-async fn tell(harness: &Harness, approval: &Approval) -> Result<(), Later> {
-    let Some(on_closed) = harness.verb(&approval.act).and_then(|verb| verb.on_closed) else { return Ok(()) };
+/// Tells whoever waits that there is nothing to wait for any more. Once: the key is the approval's. `false` if that has been
+/// refused so often that it is given up.
+///
+/// What a service waits for it is told past the tenant's own policy, which may have ended or deny everything by now. Where
+/// the act is refused all the same, a policy may be put right: until the job has been started too often, it is tried again.
+async fn tell(harness: &Harness, lease: &Lease, approval: &Approval) -> Result<bool, Later> {
+    let Some(on_closed) = harness.verb(&approval.act).and_then(|verb| verb.on_closed) else {
+        return Ok(true);
+    };
     let ctx = Ctx { idempotency_key: Some(format!("closed:{}", approval.id)), ..approval.requester.clone() };
     let args = json!({"approval": approval.id, "status": approval.status, "args": approval.args});
-    match harness.act(&ctx, on_closed, args, Terms::default()).await {
+    match harness.carry_out(&ctx, on_closed, &args, &Terms::default(), Why::Closing).await {
         Ok(Done::Outcome { held, .. }) => {
             harness.hand_over(held);
-            Ok(())
+            Ok(true)
         }
-        Ok(Done::Waiting { .. }) => Ok(()),
+        // It is told once people have let it be told.
+        Ok(Done::Waiting { .. }) => Ok(true),
         Err(fault) if passing(&fault) => Err(Later(fault.to_string())),
+        Err(fault) if refused(&fault) && lease.starts <= SETTLE.starts_max => Err(Later(fault.to_string())),
+        Err(fault) if refused(&fault) => {
+            tracing::error!(%fault, approval = %approval.id, on_closed, "whoever waits for a closed approval is not told: policy refuses it");
+            Ok(false)
+        }
+        // Nobody waits any more, as a rule: a run was cancelled meanwhile.
         Err(fault) => {
             tracing::warn!(%fault, approval = %approval.id, on_closed, "nobody could be told that an approval is closed");
-            Ok(())
+            Ok(true)
         }
     }
+}
+
+/// Whether policy says no.
+fn refused(fault: &Fault) -> bool {
+    matches!(fault.class, Class::Denied | Class::StepUp)
 }

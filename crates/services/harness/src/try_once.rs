@@ -17,6 +17,7 @@ pub(crate) struct Attempt<'a> {
     pub args_digest: Digest,
     pub terms: &'a Terms,
     pub approval: Option<&'a Stored<Approval>>,
+    pub closing: bool,
 }
 
 pub(crate) enum Failure {
@@ -90,6 +91,7 @@ impl Attempt<'_> {
             args: &args,
             args_digest: self.args_digest,
             granted: granted.as_ref(),
+            closing: self.closing,
             now_ms,
         });
         let Ruling { decision, verdict, aside, answer } = ruling;

@@ -61,6 +61,11 @@ pub struct House {
 impl House {
     /// A house with Ann (tenant_admin, who asks), Bob (tenant_admin), Eve and Fay (approvers), Joe (operator).
     pub async fn new(seed: u64) -> House {
+        House::with(seed, |_| ()).await
+    }
+
+    /// The same, with other tables of domains than the shipped ones.
+    pub async fn with(seed: u64, change: impl FnOnce(&mut Vec<Domain>)) -> House {
         let folder = testkit::folder::fresh();
         let clock = Arc::new(VirtualClock::default());
         let ids = Arc::new(SeededIds::new(seed));
@@ -85,7 +90,8 @@ impl House {
         let keys = KeyRing::from([("test".to_owned(), record)]);
         let governor = Governor::new(mint, "test", ids.clone(), keys.clone());
         let harness = Harness::new(store.clone(), governor.clone(), clock.clone(), ids, "local");
-        let domains = vec![access::domain(&store, "local".into()), governor::domain(&governor, &store)];
+        let mut domains = vec![access::domain(&store, "local".into()), governor::domain(&governor, &store)];
+        change(&mut domains);
         harness.register(&domains);
         let queue: Arc<Mutex<VecDeque<Lease>>> = Arc::default();
         let handed = queue.clone();

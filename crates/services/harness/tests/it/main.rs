@@ -6,3 +6,4 @@ mod house;
 mod keys;
 mod queue;
 mod times;
+mod told;
