@@ -315,9 +315,9 @@ async fn a_tenant_is_stricter_than_the_platform_and_nobody_else_is_touched() {
     // It outlives a restart, and so does what a key signed that has been revoked since.
     tenant.enforce(&Draft::of(&world, 4, &blocks()).signed(&signer(7), home.as_str())).await;
     tenant.call(Method::Post, &format!("/v1/policy-keys/{}/revoke", signer(7).id()), json!({})).await.ok();
-    let (ordinary, strong) = (tenant.ordinary.clone(), tenant.strong.clone());
+    let Tenant { principal, ordinary, strong, .. } = tenant;
     let world = world.restart().await;
-    let tenant = Tenant { world: &world, id: home.clone(), ordinary, strong };
+    let tenant = Tenant { world: &world, id: home.clone(), principal, ordinary, strong };
     tenant.create("blocked").await.refused(403, "tenant.blocked");
     let next = Draft::of(&world, 5, &rules("")).signed(&signer(7), home.as_str());
     tenant.publish(&next).await.refused(422, "policy.bundle_signature");

@@ -1,7 +1,7 @@
 //! Whoever waits for an approval hears that it is closed, whatever the tenant's own policy has come to meanwhile.
 
 use crate::house::House;
-use act::{Ctx, Domain, Draw as _, Plan, PrincipalKind, Target, Verb};
+use act::{Ctx, Domain, Plan, PrincipalKind, Target, Verb};
 use futures::FutureExt as _;
 use governor::approval::{Approval, SETTLE};
 use kernel::Id;
