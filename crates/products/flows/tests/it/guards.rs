@@ -216,3 +216,35 @@ async fn a_dry_run_asks_nobody_and_says_that_it_would_have() {
     let run = house.run(&Id::parse(value["run"].as_str().unwrap()).unwrap()).await;
     assert_eq!((run.outcome, desk.notes()), (Some(Outcome::Denied), 0));
 }
+
+#[tokio::test]
+async fn a_run_whose_budget_has_run_out_is_replayed_and_asks_anew() {
+    let house = House::empty(9).await;
+    house.publish(ASKS).await.unwrap();
+    let spent = || act::Fault::new(act::Class::Denied, "budget.exhausted", "not enough left");
+    house.model.script.lock().unwrap().push_back(Err(spent()));
+    let id = house.start("asks", json!({"number": "INC1"})).await;
+    house.settle().await;
+    let run = house.run(&id).await;
+    assert_eq!((run.status, run.error.unwrap().code.as_str()), (Status::Dead, "budget.exhausted"));
+    let operator = person(&house, "ann", &["operator"]);
+    house.act(&operator, "flows.run.replay", json!({"run": id})).await.unwrap();
+    house.settle().await;
+    assert_eq!(house.run(&id).await.outcome, Some(Outcome::Done));
+    let keys = house.model.keys.lock().unwrap().clone();
+    assert_eq!(keys, [format!("{id}:ask:0"), format!("{id}:ask:1.0")]);
+}
+
+const ASKS: &str = "
+name: asks
+pins:
+  models: {small: {model: baseline/tfidf-1}}
+steps:
+  - id: ask
+    model:
+      pin: small
+      system: Which group?
+      user: '{{ event.number }}'
+      answer: {type: object, additionalProperties: false, properties: {assignment_group: {type: string}}}
+      max_output_tokens: 50
+";

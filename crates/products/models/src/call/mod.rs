@@ -170,8 +170,9 @@ impl Models {
         prompt_digest: &str,
         input_tokens_max: u64,
     ) -> Result<(Id, Lease), Fault> {
+        let own = key(call);
         for n in 0..LOST_MAX {
-            let key = if n == 0 { call.key.clone() } else { format!("{}#{n}", call.key) };
+            let key = if n == 0 { own.clone() } else { format!("{own}#{n}") };
             let ctx = Ctx { idempotency_key: Some(key), ..ctx.clone() };
             let args = json!({
                 "run": call.run, "workflow": call.workflow, "provider": provider, "model": model,
@@ -258,6 +259,18 @@ impl ModelCalls for Models {
     fn model_call<'a>(&'a self, ctx: &'a Ctx, call: ModelCall) -> BoxFuture<'a, Result<ModelReply, Fault>> {
         self.attempts(ctx, call).boxed()
     }
+}
+
+/// The key of an attempt: its caller's, and what the attempt follows from. A repair or a fallback after a crash follows
+/// from another call than the one before the crash did, and is a call of its own; under the bare key it would be the old
+/// one with other arguments, and be refused.
+fn key(call: &ModelCall) -> String {
+    if call.causes.is_empty() {
+        return call.key.clone();
+    }
+    let causes: Vec<&str> = call.causes.iter().map(Id::as_str).collect();
+    let digest = hex::encode(&sha256(causes.join("\0").as_bytes()));
+    format!("{}~{}", call.key, digest.get(..8).unwrap_or_default())
 }
 
 fn unknown(pin: &str) -> Fault {

@@ -146,7 +146,12 @@ impl House {
         workflow: &str,
         project: Option<&str>,
     ) -> Result<ModelReply, Fault> {
-        let call = ModelCall {
+        self.models.model_call(&self.service(tenant), House::asks(n, workflow, project)).await
+    }
+
+    /// What run number `n` asks.
+    fn asks(n: usize, workflow: &str, project: Option<&str>) -> ModelCall {
+        ModelCall {
             key: format!("run_{n}:classify:0"),
             run: run(n),
             workflow: workflow.into(),
@@ -162,8 +167,7 @@ impl House {
             max_output_tokens: 100,
             sensitivity: "internal".into(),
             causes: vec![],
-        };
-        self.models.model_call(&self.service(tenant), call).await
+        }
     }
 
     /// Intends a call, as a process does that dies before it hears of it.
@@ -292,6 +296,17 @@ async fn a_run_that_cannot_pay_is_recorded_once() {
     // Raised, the very same call goes ahead.
     house.budget(json!({"level": "tenant", "amount": CALL, "period": "month"})).await;
     assert_eq!(house.call(1).await.unwrap().cost_micros, CALL);
+}
+
+#[tokio::test]
+async fn a_call_that_follows_from_something_else_is_another_call() {
+    let house = House::new().await;
+    let mut call = House::asks(1, "triage", None);
+    for (n, cause) in ["fct_a", "fct_a", "fct_b"].into_iter().enumerate() {
+        call.causes = vec![Id::parse(cause).unwrap()];
+        let answered = house.models.model_call(&house.service(&house.tenant), call.clone()).await;
+        assert_eq!(answered.unwrap().cost_micros, CALL, "{n}");
+    }
 }
 
 #[tokio::test]
