@@ -1,8 +1,8 @@
 //! A governed call of a model: permitted, recorded before it is made, checked after, and paid for.
 //!
 //! ```text
-//! priced? → models.model.call (policy, intent, holds, held job) → provider → check → models.call.finished (holds settled)
-//!                                                                          → billing.usage.record
+//! priced? → models.model.call (policy, intent, holds, held job) → provider → check → models.call.finished (holds settled, job)
+//!                                                                          → billing.usage.record → models.call.billed
 //! ```
 //!
 //! The intent is durable before the provider hears of it, and the job that comes with it is held by the caller: if the
@@ -11,6 +11,9 @@
 //!
 //! The most that the call can cost is held against its budgets in the commit of the intent, so a call that does not fit
 //! is not made (`budget.exhausted`), and what it did cost is settled in the commit of the outcome ([`pay`]).
+//!
+//! What is rated is rated by a job that the commit of the outcome begins: an answer that was paid for is handed on whether or
+//! not the usage row can be written at that moment, and a process that dies in between leaves the job to others.
 //!
 //! Facts carry digests and counts. The prompt and the answer are in none of them.
 
@@ -90,10 +93,10 @@ impl Models {
         Domain {
             name: "models",
             kinds: &["models.call"],
-            facts: &["models.call.intended", "models.call.finished"],
+            facts: &["models.call.intended", "models.call.finished", "models.call.billed"],
             verbs: verbs::verbs(),
             routes: verbs::routes(),
-            jobs: vec![verbs::orphan(self.0.harness.clone())],
+            jobs: vec![verbs::orphan(self.0.harness.clone()), pay::biller(self.0.harness.clone())],
             codes: CODES,
         }
     }
@@ -247,10 +250,11 @@ impl Models {
         let fact_id = fact.id.clone();
         let mut draft = stamp.draft();
         draft.operations.extend(settled.operations.iter().cloned());
+        pay::bill_later(&mut draft, &stamp, &stored, &fact_id, charge, &settled);
         draft.put_if(&stored, &doc).fact(fact);
-        harness.conclude(lease, draft, Vec::new()).await?;
+        let committed = harness.conclude(lease, draft, Vec::new()).await?;
         crash::point("model.finished");
-        pay::bill(harness, ctx, &stored, charge, &settled).await?;
+        pay::bill(harness, committed.held).await;
         Ok((fact_id, settled.cost_micros))
     }
 }

@@ -28,6 +28,8 @@ const HOUR_MS: i64 = 3_600_000;
 
 struct House {
     harness: Harness,
+    governor: Governor,
+    ids: Arc<SeededIds>,
     clock: Arc<VirtualClock>,
     models: Models,
     domains: Vec<Domain>,
@@ -41,6 +43,11 @@ fn tenant(name: &str) -> TenantId {
 
 impl House {
     async fn new() -> House {
+        House::knowing(true).await
+    }
+
+    /// A house whose harness knows billing's acts, or does not.
+    async fn knowing(billing: bool) -> House {
         let folder = testkit::folder::fresh();
         let clock = Arc::new(VirtualClock::default());
         let ids = Arc::new(SeededIds::new(7));
@@ -75,7 +82,7 @@ impl House {
         let governor = Governor::new(mint, "test", ids.clone(), keys.clone());
         governor
             .platform_install(Compiled::new(&bundle_open(&signed, &keys, PLATFORM_SCOPE).unwrap()).unwrap());
-        let harness = Harness::new(store, governor, clock.clone(), ids, "local");
+        let harness = Harness::new(store, governor.clone(), clock.clone(), ids.clone(), "local");
         let rows = [
             ("the printer jams", "Hardware"),
             ("no network at all", "Network"),
@@ -88,8 +95,8 @@ impl House {
         for domain in &domains {
             assert_eq!(domain.misfits(), Vec::<String>::new());
         }
-        harness.register(&domains);
-        House { harness, clock, models, domains, tenant, _folder: folder }
+        harness.register(if billing { &domains } else { &domains[1..] });
+        House { harness, governor, ids, clock, models, domains, tenant, _folder: folder }
     }
 
     fn store(&self) -> &Store {
@@ -296,6 +303,28 @@ async fn a_run_that_cannot_pay_is_recorded_once() {
     // Raised, the very same call goes ahead.
     house.budget(json!({"level": "tenant", "amount": CALL, "period": "month"})).await;
     assert_eq!(house.call(1).await.unwrap().cost_micros, CALL);
+}
+
+#[tokio::test]
+async fn an_answer_that_cannot_be_rated_yet_is_kept_and_rated_later() {
+    // A process that cannot rate anything: its harness does not know the act.
+    let mut house = House::knowing(false).await;
+    assert_eq!(house.call(1).await.unwrap().cost_micros, CALL);
+    assert_eq!(house.facts("billing.usage.rated").await.len(), 0);
+    assert_eq!(house.facts("models.call.intended").await.len(), 1);
+    // Another one, on the same store, that can.
+    let (store, governor) = (house.store().clone(), house.governor.clone());
+    house.harness = Harness::new(store, governor, house.clock.clone(), house.ids.clone(), "local");
+    house.models = Models::new(house.harness.clone(), Providers::default());
+    house.domains = vec![billing::domain(), house.models.domain()];
+    house.harness.register(&house.domains);
+    for _ in 0..2 {
+        house.orphans().await;
+        let rated = house.facts("billing.usage.rated").await;
+        assert_eq!(rated.iter().map(|fact| &fact["cost_micros"]).collect::<Vec<_>>(), [&json!(CALL)]);
+    }
+    assert_eq!(house.facts("models.call.billed").await.len(), 1);
+    house.balanced().await;
 }
 
 #[tokio::test]
