@@ -145,10 +145,7 @@ impl Models {
             self.finish(ctx, lease, &id, call, &outcome, usage, model_reported.as_deref()).await?;
         let (input_tokens, output_tokens) = match usage {
             Usage::Unknown | Usage::Unmetered => (None, None),
-            Usage::Reported(tokens) => (
-                Some(tokens.input_tokens + tokens.cached_input_tokens + tokens.cache_write_tokens),
-                Some(tokens.output_tokens + tokens.reasoning_tokens),
-            ),
+            Usage::Reported(tokens) => (Some(tokens.input()), Some(tokens.output())),
         };
         let reply = |body| ModelReply {
             body,
@@ -230,7 +227,7 @@ impl Models {
         let stored = view.get::<CallDoc>(id).await?.ok_or_else(|| Fault::not_found("call"))?;
         let status = outcome.as_ref().map_or_else(|fault| fault.code.clone(), |_| "answered".to_owned());
         let tokens = verbs::tokens(usage);
-        let charge = pay::charge(usage, outcome.is_ok());
+        let charge = pay::believed(&stored, pay::charge(usage, outcome.is_ok()));
         let settled = pay::settle(&stored, charge);
         let doc = CallDoc {
             status: status.clone(),

@@ -46,12 +46,17 @@ pub(super) fn charge(usage: Usage, answered: bool) -> Charge {
             input: tokens.input_tokens,
             cached_input: tokens.cached_input_tokens,
             cache_write: tokens.cache_write_tokens,
-            output: tokens.output_tokens.saturating_add(tokens.reasoning_tokens),
+            output: tokens.output(),
         }),
         Usage::Unmetered if answered => Charge::Measured(Tokens::default()),
         Usage::Unmetered => Charge::Nothing,
         Usage::Unknown => Charge::Unknown,
     }
+}
+
+/// A charge, as far as the call's terms let it be believed.
+pub(super) fn believed(call: &CallDoc, charge: Charge) -> Charge {
+    call.terms.as_ref().map_or(charge, |terms| spend::believed(terms, charge))
 }
 
 /// What ends the holds of a call. A call that was intended before there were holds has none.
@@ -96,8 +101,8 @@ pub(super) fn bill_later(
         return;
     }
     let (tokens, measured) = match charge {
-        Charge::Measured(tokens) if settled.unmeasured_micros == 0 => (tokens, true),
-        Charge::Measured(_) | Charge::Unknown | Charge::Nothing => (Tokens::default(), false),
+        Charge::Measured(tokens) => (tokens, true),
+        Charge::Unknown | Charge::Nothing => (Tokens::default(), false),
     };
     let unmeasured_micros = settled.unmeasured_micros;
     let body =
@@ -148,7 +153,8 @@ async fn billed(harness: &Harness, lease: Lease) -> Result<(), Fault> {
     let stamp = harness.stamp(&service);
     let mut draft = stamp.draft();
     let kind = (<CallDoc as store::Document>::KIND, &call.id);
-    let mut fact = stamp.fact("models.call.billed", &call.id, kind, json!({"call": call.id, "usage": rated["usage"]}));
+    let mut fact =
+        stamp.fact("models.call.billed", &call.id, kind, json!({"call": call.id, "usage": rated["usage"]}));
     fact.causes.push(body.finished);
     draft.fact(fact);
     harness.conclude(lease, draft, Vec::new()).await?;
