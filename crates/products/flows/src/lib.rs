@@ -74,6 +74,7 @@ pub const CODES: &[(&str, &str)] = &[
     ("flows.output_too_large", "the reply of the other system is larger than a step may keep"),
     ("flows.reply_unreadable", "the reply of the other system cannot be read"),
     ("flows.breaker_open", "the connector has failed too often; nobody calls it for a while"),
+    ("flows.poll_stuck", "the other system gives the same page whatever offset it is asked for"),
     ("flows.throttled", "the other system asks to be called later"),
     ("flows.unauthenticated", "the other system does not accept the credential"),
     ("flows.forbidden", "the other system does not let this user do this"),

@@ -267,3 +267,36 @@ fn a_manifest_that_polls_says_who_changed_what() {
         assert!(problems.len() == 1 && problems[0].contains("author"), "{what}: {problems:?}");
     }
 }
+
+#[tokio::test]
+async fn a_system_that_gives_the_same_page_again_is_not_asked_for_ever() {
+    let desk = Desk::start().await;
+    let house = polling(&desk, 8).await;
+    let now_ms = house.clock.now_ms();
+    desk.look(|seen| {
+        seen.offset_ignored = true;
+        seen.others = (1..=50).map(|n| incident(n, now_ms + 1_000, 0, "ann")).collect();
+    });
+    look(&house).await;
+    assert_eq!(runs(&house, "watch").await, 50);
+    let stuck = state(&house).await;
+    assert_eq!((stuck.code.as_deref(), stuck.failures), (Some("flows.poll_stuck"), 1));
+    // There is one job, and it is as far off as after any look that failed.
+    let jobs = house.harness.store().jobs(&house.tenant, 200).await.unwrap();
+    let polls: Vec<i64> = jobs.iter().filter(|job| job.kind == "flows.poll").map(|job| job.due_ms).collect();
+    assert_eq!(polls, [house.clock.now_ms() + 2 * EVERY_MS]);
+    // Mended, it is found that nothing was skipped.
+    desk.look(|seen| {
+        seen.offset_ignored = false;
+        seen.others.extend((51..=60).map(|n| incident(n, now_ms + 1_000, 0, "ann")));
+    });
+    house.clock.advance_ms(2 * EVERY_MS);
+    house.work().await;
+    assert_eq!((runs(&house, "watch").await, state(&house).await.code), (60, None));
+}
+
+#[test]
+fn a_manifest_that_polls_asks_for_the_page_behind() {
+    let problems = manifest(|text| text.replacen(", offset: \"{offset}\"}", "}", 1));
+    assert!(problems.len() == 1 && problems[0].contains("{offset}"), "{problems:?}");
+}
