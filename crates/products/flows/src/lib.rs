@@ -64,6 +64,7 @@ pub const CODES: &[(&str, &str)] = &[
     ("flows.step_missing", "the pinned workflow version has no such step"),
     ("flows.step_failed", "a step failed and the workflow sends that to the dead letters"),
     ("flows.run_deadline", "the run has used up its time"),
+    ("flows.step_deadline", "a call that was permitted could not be made in the time of its step"),
     ("flows.cost_limit", "the run has spent more than its workflow allows"),
     ("flows.poison", "the run was started too often without ever finishing a step"),
     ("flows.call_lost", "the process that made a call is gone and nobody knows what became of the call"),
