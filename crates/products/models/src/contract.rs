@@ -234,3 +234,36 @@ pub struct Tokens {
     /// Output spent on reasoning that is not shown.
     pub reasoning_tokens: u64,
 }
+
+impl Tokens {
+    /// All input. Counts are the provider's claim and may be any number.
+    pub fn input(&self) -> u64 {
+        self.input_tokens.saturating_add(self.cached_input_tokens).saturating_add(self.cache_write_tokens)
+    }
+
+    /// All output.
+    pub fn output(&self) -> u64 {
+        self.output_tokens.saturating_add(self.reasoning_tokens)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_of_claimed_counts_never_overflow() {
+        let most = u64::MAX;
+        let tokens = Tokens {
+            input_tokens: 1,
+            cached_input_tokens: most,
+            cache_write_tokens: most,
+            output_tokens: 1,
+            reasoning_tokens: most,
+        };
+        assert_eq!((tokens.input(), tokens.output()), (most, most));
+        let tokens =
+            Tokens { input_tokens: 1, cached_input_tokens: 2, reasoning_tokens: 3, ..Tokens::default() };
+        assert_eq!((tokens.input(), tokens.output()), (3, 3));
+    }
+}

@@ -37,6 +37,12 @@ use store::View;
 /// what nobody comes back to at all.
 pub const HOLD_MS: i64 = 3_600_000;
 
+/// How many times the tokens that were held for a provider's count may be and still be taken for a measurement. What is
+/// held is an upper bound already; this leaves room for what providers add to a prompt by themselves.
+pub const BELIEF_TIMES_MAX: u64 = 16;
+/// Largest count that is taken for a measurement: the largest integer that every reader of JSON keeps (RFC 8259, section 6).
+pub const COUNT_MAX: u64 = (1 << 53) - 1;
+
 /// What is about to be spent.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Spend {
@@ -65,6 +71,9 @@ pub struct Terms {
     pub price: ModelPrice,
     /// The most that the call can cost, in millionths.
     pub most_micros: i64,
+    /// The most tokens that it can take. Terms from before this was kept have none.
+    #[serde(default)]
+    pub tokens_max: Option<u64>,
     /// What is held.
     pub holds: Vec<Held>,
 }
@@ -232,13 +241,25 @@ pub async fn take(view: &View, spend: &Spend) -> Result<Taken, Fault> {
         operations.push(Operation::Account(line.account));
         operations.push(Operation::Account(credit));
     }
-    let terms = Terms { price_version: book.version, currency: book.currency, price, most_micros, holds };
+    let tokens_max = Some(spend.input_tokens.saturating_add(spend.output_tokens));
+    let (price_version, currency) = (book.version, book.currency);
+    let terms = Terms { price_version, currency, price, most_micros, tokens_max, holds };
     Ok(Taken { operations, terms })
+}
+
+/// A charge as it is settled and rated. A provider's count beyond all reason is no measurement: nobody knows what the call
+/// took, and it is charged at what was held.
+pub fn believed(terms: &Terms, charge: Charge) -> Charge {
+    let Charge::Measured(tokens) = charge else { return charge };
+    let most =
+        terms.tokens_max.map_or(COUNT_MAX, |most| most.saturating_mul(BELIEF_TIMES_MAX).min(COUNT_MAX));
+    let sums = tokens.total() <= most && terms.price.rate(&tokens).is_ok();
+    if sums { charge } else { Charge::Unknown }
 }
 
 /// What ends the holds of a call. Pure: the terms say all that is needed.
 pub fn settle(terms: &Terms, call: &Id, charge: Charge) -> Settled {
-    // Usage beyond what money can be is not a measurement.
+    let charge = believed(terms, charge);
     let rated = match charge {
         Charge::Measured(tokens) => terms.price.rate(&tokens).ok().map(|cost| (cost, tokens)),
         Charge::Unknown | Charge::Nothing => None,
@@ -343,7 +364,8 @@ mod tests {
             held(1, Measure::Calls, 1),
             held(2, Measure::Tokens, 150),
         ];
-        Terms { price_version: "1".into(), currency: "USD".into(), price, most_micros, holds }
+        let tokens_max = Some(150);
+        Terms { price_version: "1".into(), currency: "USD".into(), price, most_micros, tokens_max, holds }
     }
 
     #[test]
@@ -366,6 +388,17 @@ mod tests {
         // A provider that claims more tokens than there are is not believed, and not got rid of either.
         let absurd = Tokens { input: u64::MAX, output: u64::MAX, ..Tokens::default() };
         assert_eq!(amounts(Charge::Measured(absurd)), (vec![Some(303), Some(1), Some(150)], 0, 303));
+        // More than was held is paid for; a multiple of it that no call comes to is not believed.
+        let input = |input| Charge::Measured(Tokens { input, ..Tokens::default() });
+        let most = 150 * BELIEF_TIMES_MAX;
+        let paid = most as i64 + 3;
+        assert_eq!(amounts(input(most)), (vec![Some(paid), Some(1), Some(most as i64)], paid, 0));
+        assert_eq!(amounts(input(most + 1)), (vec![Some(303), Some(1), Some(150)], 0, 303));
+        // Also where it would cost nothing.
+        let mut free = Terms { tokens_max: None, ..terms() };
+        free.price = ModelPrice { input_micros_per_million: 0, call_micros: 0, ..free.price };
+        assert_eq!(believed(&free, input(COUNT_MAX)), input(COUNT_MAX));
+        assert_eq!(believed(&free, input(COUNT_MAX + 1)), Charge::Unknown);
     }
 
     #[test]

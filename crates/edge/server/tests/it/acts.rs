@@ -405,7 +405,8 @@ async fn opened(world: &World, name: &str) -> String {
 async fn polled(world: &World) -> String {
     let name = world.unused("polled").replace(' ', "-");
     let manifest = include_str!("../../../../../contracts/connectors/servicenow.yaml");
-    let install = json!({"name": name, "manifest": manifest, "base_url": "https://api.example", "poll_every_ms": 86_400_000});
+    let install = json!({"name": name, "manifest": manifest, "base_url": "https://api.example",
+                         "user": "svc.writ", "password": "secret:nobodys", "poll_every_ms": 86_400_000});
     carry_out(world, "flows.connector.install", &by_admin(world, install)).send().await.ok();
     name
 }

@@ -269,6 +269,11 @@ impl Manifest {
         self.actions.get(name)
     }
 
+    /// Whether any of its actions changes something.
+    pub fn writes(&self) -> bool {
+        self.actions.values().any(|action| action.effect != Effect::Read)
+    }
+
     /// Everything that is wrong with it.
     pub fn problems(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
@@ -294,6 +299,12 @@ impl Manifest {
             }
             for message in event.poll.iter().flat_map(|poll| poll.problems(self)) {
                 say(&format!("events.{name}"), &message);
+            }
+            if let Some(poll) = &event.poll
+                && !event.author.as_ref().is_some_and(|author| poll.says(author))
+            {
+                let message = "An event that is polled names its author, and poll.event has a value there: without it our own changes would start runs.";
+                say(&format!("events.{name}"), message);
             }
         }
         if let Err(message) = headers_ok(&self.headers) {

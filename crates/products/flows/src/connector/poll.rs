@@ -12,7 +12,8 @@
 //! - **Author.** A change made by the connector's own user is our own write-back, and starts nothing.
 //!
 //! A full page means that there is more: the next look goes on at the time of its last row, or behind it where all rows
-//! have one time. The place moves only when everything before it was handed on, so a process that dies asks again.
+//! have one time. A system that gives the same rows whatever the offset ends the look with a code, and is asked again at
+//! the pace of looks that fail. The place moves only when everything before it was handed on, so a process that dies asks again.
 
 use super::manifest::{Effect, Event, Manifest};
 use super::placeholder::{self, Values};
@@ -92,6 +93,11 @@ pub struct Poll {
 }
 
 impl Poll {
+    /// Whether the events that it makes have something at this place.
+    pub(super) fn says(&self, pointer: &str) -> bool {
+        Value::Object(self.event.clone()).pointer(pointer).is_some()
+    }
+
     /// What is wrong with it.
     pub fn problems(&self, manifest: &Manifest) -> Vec<String> {
         let mut problems = Vec::new();
@@ -116,9 +122,8 @@ impl Poll {
         }
         let known = |name: &String| name == "since" || name == "offset";
         match placeholder::names(&Value::Object(self.params.clone())) {
-            Ok(names) if names.iter().all(known) && names.contains("since") => {}
-            Ok(_) => problems
-                .push("poll.params refers to {since}, may refer to {offset}, and to nothing else.".into()),
+            Ok(names) if names.iter().all(known) && names.len() == 2 => {}
+            Ok(_) => problems.push("poll.params refers to {since} and {offset}, and to nothing else.".into()),
             Err(error) => problems.push(format!("poll.params: {error}.")),
         }
         if let Err(error) = placeholder::names(&Value::Object(self.event.clone())) {
@@ -402,26 +407,40 @@ impl Poller {
                 continue;
             };
             let began_ms = harness.now_ms();
+            // The page before, where only the offset has moved since.
+            let mut before = None;
             for page in 0..PAGES_MAX {
                 if !store.job_renew(lease).await.map_err(Fault::from)? {
                     return Err(Halt { code: "store.fenced".into(), retry_after_ms: None });
                 }
                 let rows = self.rows(&lease.tenant, &version, poll, cursor).await?;
+                let mut keys = Vec::with_capacity(rows.len());
                 for row in &rows {
                     look.rows += 1;
-                    self.hand_on(&lease.tenant, connector, (event_name, event), row, cursor, look).await?;
+                    let event = (event_name.as_str(), event);
+                    keys.push(self.hand_on(&lease.tenant, connector, event, row, cursor, look).await?);
                 }
+                keys.sort();
                 if rows.len() < poll.page {
                     // All of it: the next look reaches back behind the beginning of this one.
                     (cursor.since_ms, cursor.offset) = ((began_ms - OVERLAP_MS).max(0), 0);
                     break;
                 }
+                if before.as_ref() == Some(&keys) {
+                    // The other side gives the same rows whatever offset it is asked for. Going on would ask for ever.
+                    cursor.offset = 0;
+                    return Err(Halt { code: "flows.poll_stuck".into(), retry_after_ms: None });
+                }
                 let last_ms = rows.last().and_then(|row| time_of(row, poll));
                 match last_ms {
                     Some(last_ms) if last_ms > cursor.since_ms => {
-                        (cursor.since_ms, cursor.offset) = (last_ms, 0)
+                        (cursor.since_ms, cursor.offset) = (last_ms, 0);
+                        before = None;
                     }
-                    _ => cursor.offset = cursor.offset.saturating_add(rows.len() as u64),
+                    _ => {
+                        cursor.offset = cursor.offset.saturating_add(rows.len() as u64);
+                        before = Some(keys);
+                    }
                 }
                 look.more |= page + 1 == PAGES_MAX;
             }
@@ -464,7 +483,7 @@ impl Poller {
         }
     }
 
-    /// Hands a row on as an event, unless that has been done.
+    /// Hands a row on as an event, unless that has been done. What tells it from other rows.
     async fn hand_on(
         &self,
         tenant: &TenantId,
@@ -473,15 +492,21 @@ impl Poller {
         row: &Value,
         cursor: &mut Cursor,
         look: &mut Look,
-    ) -> Result<(), Halt> {
-        let (Some(poll), Some(members)) = (&event.poll, row.as_object()) else { return Ok(()) };
+    ) -> Result<String, Halt> {
+        let row_key = || short(&hex::encode(&sha256(row.to_string().as_bytes())));
+        let (Some(poll), Some(members)) = (&event.poll, row.as_object()) else { return Ok(row_key()) };
         let filled =
             placeholder::fill(&Value::Object(poll.event.clone()), Values { params: members, marker: "" });
         let Ok(Some(body)) = filled else {
             look.passed += 1;
-            return Ok(());
+            return Ok(row_key());
         };
         let body = whole_numbers(body);
+        if event.author.as_ref().is_some_and(|author| body.pointer(author).is_none_or(Value::is_null)) {
+            // Nobody says who made the change: it may be our own.
+            look.passed += 1;
+            return Ok(row_key());
+        }
         let parts: Vec<String> = event
             .identity
             .iter()
@@ -490,11 +515,10 @@ impl Poller {
             .collect();
         // Without an identity the whole event is its own.
         let named = if parts.is_empty() { body.to_string() } else { parts.join("\0") };
-        let digest = hex::encode(&sha256(format!("{event_name}\0{named}").as_bytes()));
-        let key = digest.get(..32).unwrap_or(&digest).to_owned();
+        let key = short(&hex::encode(&sha256(format!("{event_name}\0{named}").as_bytes())));
         if cursor.seen.contains(&key) {
             look.passed += 1;
-            return Ok(());
+            return Ok(key);
         }
         let ctx = self.ctx(tenant, connector, &key);
         let args = json!({"connector": connector.name(), "event_name": event_name, "event": body});
@@ -515,11 +539,11 @@ impl Poller {
                 look.passed += 1;
             }
         }
-        cursor.seen.push_back(key);
+        cursor.seen.push_back(key.clone());
         while cursor.seen.len() > SEEN_MAX {
             cursor.seen.pop_front();
         }
-        Ok(())
+        Ok(key)
     }
 
     /// A polled event acts as the connector's integration, like a delivered one.
@@ -541,6 +565,11 @@ impl Poller {
             requested_at_ms: now_ms,
         }
     }
+}
+
+/// Half of a digest in hexadecimal: enough to tell events apart.
+fn short(digest: &str) -> String {
+    digest.get(..32).unwrap_or(digest).to_owned()
 }
 
 /// A time as the other system reads it.

@@ -82,6 +82,18 @@ fn check(args: &InstallArgs, private_hosts: &[String]) -> Result<Checked, Fault>
         return Err(Fault::invalid("request.invalid", "poll_every_ms is ten seconds to a day"));
     }
     let webhook_secret = args.webhook_secret.as_ref().map(reference).transpose()?;
+    // What it writes comes back as an event. Only by its user's name is that told from what others did; without it a
+    // workflow that writes would start itself again and again.
+    let heard = |event: &manifest::Event| match args.poll_every_ms {
+        Some(_) if event.poll.is_some() => true,
+        _ => webhook_secret.is_some() && event.author.is_some(),
+    };
+    if login.user().is_none() && manifest.writes() && manifest.events.values().any(heard) {
+        return Err(Fault::invalid(
+            "request.invalid",
+            "a connector that writes and hears of changes needs a login and its user: without `user` it could not tell its own changes from those of others",
+        ));
+    }
     Ok(Checked { id, manifest, login, webhook_secret })
 }
 

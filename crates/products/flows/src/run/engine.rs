@@ -248,6 +248,14 @@ impl Engine {
         }
         if let Some(pending) = run.pending.clone() {
             let fresh = bench.job.send && bench.lease.starts == 1 && !pending.unknown;
+            if fresh && self.halted(bench, &run).await? {
+                let facts = vec![("flows.tool.finished", pending.not_made(&step.id, None))];
+                let then = machine::finish(&mut run, Outcome::Cancelled, now_ms);
+                return Ok(Move::new(run, then, facts));
+            }
+            if fresh && machine::late(&run, step, now_ms) {
+                return Ok(not_made(bench, run, &pending, "flows.step_deadline"));
+            }
             // A call that somebody else may have made is in doubt before anything else, waiting among it.
             if (fresh || pending.unknown)
                 && let Some(moved) = self.guarded(bench, &run, &pending.connector).await?
@@ -667,6 +675,14 @@ fn ended(before: Status, run: &RunDoc) -> Option<(&'static str, Value)> {
     }
 }
 
+/// A call that nobody has made, and that nobody makes any more: its step failed.
+fn not_made(bench: &Bench<'_>, mut run: RunDoc, pending: &Pending, code: &str) -> Move {
+    let facts = vec![("flows.tool.finished", pending.not_made(&bench.step.id, Some(code)))];
+    run.pending = None;
+    let then = machine::step_failed(&mut run, bench.step, code, bench.now_ms);
+    Move::new(run, then, facts)
+}
+
 /// Starts of this job before this one: each ended without a word.
 fn unreported(lease: &Lease) -> u32 {
     lease.starts.saturating_sub(1)
@@ -682,6 +698,7 @@ fn next_job(draft: &mut kernel::Draft, stamp: &Stamp, run: &mut RunDoc, then: Th
     };
     let job = stamp.id("job");
     run.job = Some(job.clone());
+    run.due_ms = Some(at_ms).filter(|_| !held);
     let send = run.pending.as_ref().is_some_and(|pending| !pending.unknown);
     draft.job(job, &STEP, at_ms, held, &json!({"run": run.id, "send": send}));
 }

@@ -155,6 +155,7 @@ fn in_step(run: &RunDoc, step: &str, stamp: &Stamp) -> Result<bool, Fault> {
 pub(super) fn begin(plan: &mut Plan, stamp: &Stamp, run: &mut RunDoc, send: bool) {
     let job = stamp.id("job");
     run.job = Some(job.clone());
+    run.due_ms = None;
     plan.draft.job(job, &STEP, stamp.at_ms, true, &json!({"run": run.id, "send": send}));
 }
 

@@ -39,6 +39,16 @@ pub fn holds(run: &RunDoc, job: &kernel::Id) -> bool {
     goes_on && run.job.as_ref().is_none_or(|owner| owner == job)
 }
 
+/// How long before its job is due a run that rests is left alone: an act takes time from its look to its commit.
+pub const REST_MARGIN_MS: i64 = 5_000;
+
+/// Whether somebody may be making the run's call at this moment, or may have made it. A call that is not in doubt and waits
+/// for a job that is not due yet (behind a breaker, or before the next attempt) has certainly not been made since.
+pub fn in_flight(run: &RunDoc, now_ms: i64) -> bool {
+    let rests = run.due_ms.is_some_and(|due_ms| now_ms.saturating_add(REST_MARGIN_MS) < due_ms);
+    run.status == Status::Running && run.pending.as_ref().is_some_and(|pending| pending.unknown || !rests)
+}
+
 /// Ends the current step with `output` and moves to `to`, or to the ordinary successor. A step without an output, one
 /// that was passed over, leaves its name undefined.
 pub fn step_done(

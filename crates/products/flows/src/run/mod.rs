@@ -209,6 +209,14 @@ pub struct Strand {
 }
 
 impl Pending {
+    /// What a fact says of it when it is dropped without ever having been sent.
+    pub(crate) fn not_made(&self, step: &str, code: Option<&str>) -> Value {
+        serde_json::json!({
+            "step": step, "connector": self.connector, "action": self.action, "effect_key": self.effect_key,
+            "outcome": "refused", "code": code, "transcript": null, "output": null, "fields": null,
+        })
+    }
+
     /// What it goes through and what names it: connector and effect key.
     pub fn call(&self) -> (&str, &str) {
         (&self.connector, &self.effect_key)
@@ -252,6 +260,9 @@ pub struct RunDoc {
     /// out while somebody else took the run on, finds another one here and lets go.
     #[serde(default)]
     pub job: Option<Id>,
+    /// When that job is due, where it begins later: until then nobody works on the run. Milliseconds UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub due_ms: Option<i64>,
     /// A call in flight.
     pub pending: Option<Pending>,
     /// What it waits for.

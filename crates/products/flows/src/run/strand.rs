@@ -79,6 +79,7 @@ pub(super) fn begun(run: &RunDoc, id: Id, way: &Way<'_>, now_ms: i64) -> RunDoc 
         step: way.first.to_owned(),
         attempts: super::Attempts::default(),
         job: None,
+        due_ms: None,
         pending: None,
         approval: None,
         event: own.map_or_else(|| run.event.clone(), |(_, _, event)| event.clone()),
@@ -230,7 +231,7 @@ pub(super) async fn cancelled(
     let mut next = strands_of(view, run).await?;
     while let Some(stored) = next.pop() {
         let mut run = stored.doc.clone();
-        if run.status == Status::Running && run.pending.is_some() {
+        if machine::in_flight(&run, now_ms) {
             let branch = run.strand.as_ref().map_or("", |strand| strand.branch.as_str());
             let message =
                 format!("a call of the branch {branch} is in flight; cancel when its outcome is known");

@@ -253,6 +253,7 @@ async fn start(view: &View, args: &Value, stamp: &Stamp) -> Result<Plan, Fault> 
             step: first,
             attempts: Attempts::default(),
             job: None,
+            due_ms: None,
             pending: None,
             approval: None,
             event: args.event.clone(),
@@ -364,7 +365,7 @@ pub fn verbs() -> Vec<Verb> {
             summary: "Cancels a run",
             args: || schemars::schema_for!(RunArgs).into(),
             writes: &["flows.run", "flows.signal"],
-            facts: &["flows.run.finished"],
+            facts: &["flows.tool.finished", "flows.run.finished"],
             secret_args: &[],
             on_closed: None,
             can_wait: true,
@@ -378,12 +379,14 @@ pub fn verbs() -> Vec<Verb> {
                     if stored.status == Status::Finished {
                         return Err(Fault::conflict("flows.run_state", "the run has ended"));
                     }
-                    if stored.pending.as_ref().is_some_and(|_| stored.status == Status::Running) {
+                    if machine::in_flight(&stored, stamp.at_ms) {
                         let message = "a call of this run is in flight; cancel when its outcome is known";
                         return Err(Fault::conflict("flows.run_state", message));
                     }
                     let mut run = stored.doc.clone();
+                    let mut plan = Plan { draft: stamp.draft(), outcome: Value::Null };
                     let strands = strand::cancelled(view, &run, stamp.at_ms).await?;
+                    drop_call(&mut plan, stamp, &mut run);
                     machine::finish(&mut run, Outcome::Cancelled, stamp.at_ms);
                     let branches: Vec<&Id> = run.strands.iter().collect();
                     let mut fact = stamp.fact(
@@ -395,11 +398,13 @@ pub fn verbs() -> Vec<Verb> {
                     fact.causes.push(run.last_fact.clone());
                     run.last_fact = fact.id.clone();
                     run.strands.clear();
-                    let mut plan =
-                        Plan { draft: stamp.draft(), outcome: json!({"run": run.id, "status": run.status}) };
+                    plan.outcome = json!({"run": run.id, "status": run.status});
                     plan.draft.fact(fact);
                     for (before, mut ended) in strands {
                         if before.status != Status::Finished {
+                            let mut then = before.doc.clone();
+                            drop_call(&mut plan, stamp, &mut then);
+                            ended.last_fact = then.last_fact;
                             let outcome = json!({"outcome": ended.outcome});
                             let mut fact = stamp.fact(
                                 "flows.run.finished",
@@ -455,6 +460,17 @@ pub fn verbs() -> Vec<Verb> {
             }),
         },
     ]
+}
+
+/// States of a call that rests, and that a cancelled run does not make any more, that it was not made. What is in doubt
+/// stays so: only a dead run has such a call when it is cancelled.
+fn drop_call(plan: &mut Plan, stamp: &Stamp, run: &mut RunDoc) {
+    let dropped = run.pending.as_ref().filter(|pending| !pending.unknown && run.status == Status::Running);
+    let Some(outcome) = dropped.map(|pending| pending.not_made(&run.step, None)) else { return };
+    let mut fact = stamp.fact("flows.tool.finished", &run.id, (RunDoc::KIND, &run.id), outcome);
+    fact.causes.push(run.last_fact.clone());
+    run.last_fact = fact.id.clone();
+    plan.draft.fact(fact);
 }
 
 /// Takes a run out of the dead letters. A call in doubt stays in doubt and is looked into first, under the same effect key

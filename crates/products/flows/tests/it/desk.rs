@@ -36,6 +36,8 @@ pub struct Seen {
     pub incident: serde_json::Map<String, Value>,
     /// Further incidents, for those who look for what has changed.
     pub others: Vec<Value>,
+    /// Whether it takes no notice of the offset it is asked for.
+    pub offset_ignored: bool,
     /// Work notes, oldest first.
     pub notes: Vec<String>,
     /// Documents posted to `/things`.
@@ -135,7 +137,7 @@ fn reply(status: u16, headers: &str, body: &str) -> String {
 }
 
 /// Incidents created or updated since a time, oldest first, fifty from an offset.
-fn changed(incidents: &[Value], query: &str) -> Value {
+fn changed(incidents: &[Value], query: &str, offset_ignored: bool) -> Value {
     let query = query
         .replace("%3E%3D", ">=")
         .replace("%5E", "^")
@@ -151,6 +153,7 @@ fn changed(incidents: &[Value], query: &str) -> Value {
         .filter(|incident| field == "sys_created_on" || incident["sys_mod_count"] != "0")
         .collect();
     found.sort_by_key(|incident| incident[field].as_str().unwrap());
+    let offset = if offset_ignored { 0 } else { offset };
     found.into_iter().skip(offset).take(50).cloned().collect()
 }
 
@@ -171,7 +174,9 @@ fn answer(seen: &mut Seen, method: &str, path: &str, body: &[u8]) -> Option<Stri
     let incident = format!("/api/now/table/incident/{INCIDENT}");
     let result = match (method, route) {
         ("GET", route) if route == incident => Value::Object(seen.incident.clone()),
-        ("GET", "/api/now/table/incident") if query.contains("_on%3E%3D") => changed(&seen.others, query),
+        ("GET", "/api/now/table/incident") if query.contains("_on%3E%3D") => {
+            changed(&seen.others, query, seen.offset_ignored)
+        }
         ("GET", "/api/now/table/incident") => json!([seen.incident]),
         ("GET", "/api/now/table/sys_user_group") => {
             json!([{"sys_id": NETWORK, "name": "Network"}, {"sys_id": "0".repeat(30) + "b2", "name": "Mail"}])

@@ -216,3 +216,108 @@ async fn a_dry_run_asks_nobody_and_says_that_it_would_have() {
     let run = house.run(&Id::parse(value["run"].as_str().unwrap()).unwrap()).await;
     assert_eq!((run.outcome, desk.notes()), (Some(Outcome::Denied), 0));
 }
+
+/// A run that rests behind an open breaker with a call that was permitted.
+async fn resting(house: &House, desk: &Desk) -> Id {
+    reader(house).await;
+    desk.look(|seen| seen.read_faults = vec![Fault::Status(503, None); 5].into());
+    let id = house.start("reader", json!({})).await;
+    until_open(house, 1).await;
+    let behind =
+        |run: &flows::run::RunDoc| run.error.as_ref().is_some_and(|error| error.code == "flows.breaker_open");
+    while !behind(&house.run(&id).await) {
+        assert!(house.wait().await);
+        house.work().await;
+    }
+    let run = house.run(&id).await;
+    assert!(run.status == Status::Running && run.pending.is_some_and(|pending| !pending.unknown));
+    id
+}
+
+#[tokio::test]
+async fn a_call_that_was_permitted_goes_out_in_its_steps_time_or_never() {
+    let desk = Desk::start().await;
+    let house = House::with(&desk, 6).await;
+    let id = resting(&house, &desk).await;
+    let asked = |desk: &Desk| desk.look(|seen| seen.requests.len());
+    let before = asked(&desk);
+    // Nothing runs here for two days; the breaker would let it through by then.
+    house.clock.advance_ms(2 * 86_400_000);
+    house.settle().await;
+    let run = house.run(&id).await;
+    assert_eq!((run.status, run.error.unwrap().code.as_str()), (Status::Dead, "flows.step_deadline"));
+    assert_eq!((run.pending, asked(&desk)), (None, before));
+    let facts = house.facts(&id).await;
+    let told = facts.iter().rfind(|fact| fact["kind"] == "flows.tool.finished").unwrap();
+    assert_eq!(
+        (&told["outcome"]["outcome"], &told["outcome"]["code"]),
+        (&json!("refused"), &json!("flows.step_deadline"))
+    );
+}
+
+#[tokio::test]
+async fn a_run_that_rests_behind_a_breaker_can_be_cancelled() {
+    let desk = Desk::start().await;
+    let house = House::with(&desk, 7).await;
+    let id = resting(&house, &desk).await;
+    let asked = |desk: &Desk| desk.look(|seen| seen.requests.len());
+    let before = asked(&desk);
+    let operator = person(&house, "ann", &["operator"]);
+    // Close to its time somebody may be at it already.
+    let due_ms = house.run(&id).await.due_ms.unwrap();
+    let now_ms = house.clock.now_ms();
+    assert!(now_ms + flows::run::machine::REST_MARGIN_MS < due_ms, "{now_ms} {due_ms}");
+    house.act(&operator, "flows.run.cancel", json!({"run": id})).await.unwrap();
+    house.settle().await;
+    let run = house.run(&id).await;
+    assert_eq!((run.outcome, run.pending, asked(&desk)), (Some(Outcome::Cancelled), None, before));
+    let kinds = house.kinds(&id).await;
+    assert_eq!(
+        &kinds[kinds.len() - 3..],
+        ["flows.tool.finished", "flows.run.finished", "flows.step.dropped"]
+    );
+}
+
+#[tokio::test]
+async fn close_to_its_time_a_call_counts_as_being_made() {
+    let desk = Desk::start().await;
+    let house = House::with(&desk, 8).await;
+    let id = resting(&house, &desk).await;
+    let due_ms = house.run(&id).await.due_ms.unwrap();
+    house.clock.advance_ms(due_ms - flows::run::machine::REST_MARGIN_MS - house.clock.now_ms());
+    let operator = person(&house, "ann", &["operator"]);
+    let fault = house.act(&operator, "flows.run.cancel", json!({"run": id})).await.unwrap_err();
+    assert_eq!(fault.code, "flows.run_state");
+}
+
+#[tokio::test]
+async fn a_run_whose_budget_has_run_out_is_replayed_and_asks_anew() {
+    let house = House::empty(9).await;
+    house.publish(ASKS).await.unwrap();
+    let spent = || act::Fault::new(act::Class::Denied, "budget.exhausted", "not enough left");
+    house.model.script.lock().unwrap().push_back(Err(spent()));
+    let id = house.start("asks", json!({"number": "INC1"})).await;
+    house.settle().await;
+    let run = house.run(&id).await;
+    assert_eq!((run.status, run.error.unwrap().code.as_str()), (Status::Dead, "budget.exhausted"));
+    let operator = person(&house, "ann", &["operator"]);
+    house.act(&operator, "flows.run.replay", json!({"run": id})).await.unwrap();
+    house.settle().await;
+    assert_eq!(house.run(&id).await.outcome, Some(Outcome::Done));
+    let keys = house.model.keys.lock().unwrap().clone();
+    assert_eq!(keys, [format!("{id}:ask:0"), format!("{id}:ask:1.0")]);
+}
+
+const ASKS: &str = "
+name: asks
+pins:
+  models: {small: {model: baseline/tfidf-1}}
+steps:
+  - id: ask
+    model:
+      pin: small
+      system: Which group?
+      user: '{{ event.number }}'
+      answer: {type: object, additionalProperties: false, properties: {assignment_group: {type: string}}}
+      max_output_tokens: 50
+";

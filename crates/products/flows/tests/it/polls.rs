@@ -202,3 +202,101 @@ async fn polling_ends_and_begins_again_with_the_installation() {
         act::Class::Invalid
     );
 }
+
+#[tokio::test]
+async fn whoever_could_not_recognise_its_own_writes_hears_of_no_changes() {
+    let desk = Desk::start().await;
+    let house = House::with(&desk, 6).await;
+    let admin = person(&house, "owner", &["tenant_admin"]);
+    let base = json!({"name": "servicenow", "manifest": contract("connectors/servicenow.yaml"), "base_url": desk.url});
+    let polled = json!({"poll_every_ms": EVERY_MS});
+    let hooked = json!({"webhook_secret": "secret:hook"});
+    let token = json!({"token": "secret:desk"});
+    let named = json!({"token": "secret:desk", "user": "svc.writ"});
+    for (name, hears, login, fits) in [
+        ("polled, a token of nobody", &polled, &token, false),
+        ("polled, no login", &polled, &json!({}), false),
+        ("polled, a user without a login", &polled, &json!({"user": "svc.writ"}), false),
+        ("polled, a token of somebody", &polled, &named, true),
+        ("hooked, a token of nobody", &hooked, &token, false),
+        ("hooked, a token of somebody", &hooked, &named, true),
+        ("neither", &json!({}), &token, true),
+    ] {
+        let mut args = base.clone();
+        for more in [hears, login] {
+            args.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        }
+        let installed = house.act(&admin, "flows.connector.install", args).await;
+        assert_eq!(installed.is_ok(), fits, "{name}: {installed:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_row_that_does_not_say_who_changed_it_starts_nothing() {
+    let desk = Desk::start().await;
+    let house = polling(&desk, 7).await;
+    let now_ms = house.clock.now_ms();
+    let mut nobodys = incident(1, now_ms + 1_000, 1, "ann");
+    nobodys.as_object_mut().unwrap().remove("sys_updated_by");
+    desk.look(|seen| seen.others = vec![nobodys, incident(2, now_ms + 1_000, 1, "ann")]);
+    look(&house).await;
+    assert_eq!(runs(&house, "follow").await, 1);
+}
+
+/// The shipped manifest with one part of its first poll changed.
+fn manifest(change: impl Fn(String) -> String) -> Vec<String> {
+    let text = change(contract("connectors/servicenow.yaml"));
+    match flows::connector::manifest::parse(&text) {
+        Ok(_) => Vec::new(),
+        Err(problems) => problems.iter().map(|problem| problem.message.clone()).collect(),
+    }
+}
+
+#[test]
+fn a_manifest_that_polls_says_who_changed_what() {
+    assert_eq!(manifest(|text| text), Vec::<String>::new());
+    for (what, with) in [
+        ("    author: /sys_updated_by\n", ""),
+        ("    author: /sys_updated_by\n", "    author: /nowhere\n"),
+        ("        sys_updated_by: \"{sys_created_by}\"\n", ""),
+    ] {
+        let problems = manifest(|text| {
+            assert!(text.contains(what), "{what}");
+            text.replacen(what, with, 1)
+        });
+        assert!(problems.len() == 1 && problems[0].contains("author"), "{what}: {problems:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_system_that_gives_the_same_page_again_is_not_asked_for_ever() {
+    let desk = Desk::start().await;
+    let house = polling(&desk, 8).await;
+    let now_ms = house.clock.now_ms();
+    desk.look(|seen| {
+        seen.offset_ignored = true;
+        seen.others = (1..=50).map(|n| incident(n, now_ms + 1_000, 0, "ann")).collect();
+    });
+    look(&house).await;
+    assert_eq!(runs(&house, "watch").await, 50);
+    let stuck = state(&house).await;
+    assert_eq!((stuck.code.as_deref(), stuck.failures), (Some("flows.poll_stuck"), 1));
+    // There is one job, and it is as far off as after any look that failed.
+    let jobs = house.harness.store().jobs(&house.tenant, 200).await.unwrap();
+    let polls: Vec<i64> = jobs.iter().filter(|job| job.kind == "flows.poll").map(|job| job.due_ms).collect();
+    assert_eq!(polls, [house.clock.now_ms() + 2 * EVERY_MS]);
+    // Mended, it is found that nothing was skipped.
+    desk.look(|seen| {
+        seen.offset_ignored = false;
+        seen.others.extend((51..=60).map(|n| incident(n, now_ms + 1_000, 0, "ann")));
+    });
+    house.clock.advance_ms(2 * EVERY_MS);
+    house.work().await;
+    assert_eq!((runs(&house, "watch").await, state(&house).await.code), (60, None));
+}
+
+#[test]
+fn a_manifest_that_polls_asks_for_the_page_behind() {
+    let problems = manifest(|text| text.replacen(", offset: \"{offset}\"}", "}", 1));
+    assert!(problems.len() == 1 && problems[0].contains("{offset}"), "{problems:?}");
+}

@@ -1,8 +1,8 @@
 //! A governed call of a model: permitted, recorded before it is made, checked after, and paid for.
 //!
 //! ```text
-//! priced? → models.model.call (policy, intent, holds, held job) → provider → check → models.call.finished (holds settled)
-//!                                                                          → billing.usage.record
+//! priced? → models.model.call (policy, intent, holds, held job) → provider → check → models.call.finished (holds settled, job)
+//!                                                                          → billing.usage.record → models.call.billed
 //! ```
 //!
 //! The intent is durable before the provider hears of it, and the job that comes with it is held by the caller: if the
@@ -11,6 +11,9 @@
 //!
 //! The most that the call can cost is held against its budgets in the commit of the intent, so a call that does not fit
 //! is not made (`budget.exhausted`), and what it did cost is settled in the commit of the outcome ([`pay`]).
+//!
+//! What is rated is rated by a job that the commit of the outcome begins: an answer that was paid for is handed on whether or
+//! not the usage row can be written at that moment, and a process that dies in between leaves the job to others.
 //!
 //! Facts carry digests and counts. The prompt and the answer are in none of them.
 
@@ -94,10 +97,10 @@ impl Models {
         Domain {
             name: "models",
             kinds: &["models.call"],
-            facts: &["models.call.intended", "models.call.finished"],
+            facts: &["models.call.intended", "models.call.finished", "models.call.billed"],
             verbs: verbs::verbs(),
             routes: verbs::routes(),
-            jobs: vec![verbs::orphan(self.0.harness.clone())],
+            jobs: vec![verbs::orphan(self.0.harness.clone()), pay::biller(self.0.harness.clone())],
             codes: CODES,
         }
     }
@@ -146,10 +149,7 @@ impl Models {
             self.finish(ctx, lease, &id, call, &outcome, usage, model_reported.as_deref()).await?;
         let (input_tokens, output_tokens) = match usage {
             Usage::Unknown | Usage::Unmetered => (None, None),
-            Usage::Reported(tokens) => (
-                Some(tokens.input_tokens + tokens.cached_input_tokens + tokens.cache_write_tokens),
-                Some(tokens.output_tokens + tokens.reasoning_tokens),
-            ),
+            Usage::Reported(tokens) => (Some(tokens.input()), Some(tokens.output())),
         };
         let reply = |body| ModelReply {
             body,
@@ -174,8 +174,9 @@ impl Models {
         prompt_digest: &str,
         input_tokens_max: u64,
     ) -> Result<(Id, Lease), Fault> {
+        let own = key(call);
         for n in 0..LOST_MAX {
-            let key = if n == 0 { call.key.clone() } else { format!("{}#{n}", call.key) };
+            let key = if n == 0 { own.clone() } else { format!("{own}#{n}") };
             let ctx = Ctx { idempotency_key: Some(key), ..ctx.clone() };
             let args = json!({
                 "run": call.run, "workflow": call.workflow, "provider": provider, "model": model,
@@ -226,7 +227,7 @@ impl Models {
         let stored = view.get::<CallDoc>(id).await?.ok_or_else(|| Fault::not_found("call"))?;
         let status = outcome.as_ref().map_or_else(|fault| fault.code.clone(), |_| "answered".to_owned());
         let tokens = verbs::tokens(usage);
-        let charge = pay::charge(usage, outcome.is_ok());
+        let charge = pay::believed(&stored, pay::charge(usage, outcome.is_ok()));
         let settled = pay::settle(&stored, charge);
         let doc = CallDoc {
             status: status.clone(),
@@ -246,10 +247,11 @@ impl Models {
         let fact_id = fact.id.clone();
         let mut draft = stamp.draft();
         draft.operations.extend(settled.operations.iter().cloned());
+        pay::bill_later(&mut draft, &stamp, &stored, &fact_id, charge, &settled);
         draft.put_if(&stored, &doc).fact(fact);
-        harness.conclude(lease, draft, Vec::new()).await?;
+        let committed = harness.conclude(lease, draft, Vec::new()).await?;
         crash::point("model.finished");
-        pay::bill(harness, ctx, &stored, charge, &settled).await?;
+        pay::bill(harness, committed.held).await;
         Ok((fact_id, settled.cost_micros))
     }
 }
@@ -258,6 +260,18 @@ impl ModelCalls for Models {
     fn model_call<'a>(&'a self, ctx: &'a Ctx, call: ModelCall) -> BoxFuture<'a, Result<ModelReply, Fault>> {
         self.attempts(ctx, call).boxed()
     }
+}
+
+/// The key of an attempt: its caller's, and what the attempt follows from. A repair or a fallback after a crash follows
+/// from another call than the one before the crash did, and is a call of its own; under the bare key it would be the old
+/// one with other arguments, and be refused.
+fn key(call: &ModelCall) -> String {
+    if call.causes.is_empty() {
+        return call.key.clone();
+    }
+    let causes: Vec<&str> = call.causes.iter().map(Id::as_str).collect();
+    let digest = hex::encode(&sha256(causes.join("\0").as_bytes()));
+    format!("{}~{}", call.key, digest.get(..8).unwrap_or_default())
 }
 
 fn unknown(pin: &str) -> Fault {

@@ -7,13 +7,16 @@ use super::Models;
 use super::model::CallDoc;
 use super::verbs::CallArgs;
 use crate::contract::{Ask, Usage};
-use act::{Class, Ctx, Fault};
+use act::{Class, Ctx, Draw as _, Fault, JobSpec, Stamp};
 use billing::price::Tokens;
 use billing::spend::{self, Charge, Settled, Spend};
+use futures::FutureExt as _;
 use harness::{Done, Harness, Terms};
-use kernel::{Id, hex, sha256};
+use kernel::permit::JobKind;
+use kernel::{Draft, Id, Lease, hex, sha256};
+use serde::{Deserialize, Serialize};
 use serde_json::json;
-use store::{Document as _, Stored};
+use std::sync::Arc;
 
 /// Tokens beyond the texts themselves: roles, separators and the framing of the fenced document.
 const FRAMING_TOKENS: u64 = 512;
@@ -43,12 +46,17 @@ pub(super) fn charge(usage: Usage, answered: bool) -> Charge {
             input: tokens.input_tokens,
             cached_input: tokens.cached_input_tokens,
             cache_write: tokens.cache_write_tokens,
-            output: tokens.output_tokens.saturating_add(tokens.reasoning_tokens),
+            output: tokens.output(),
         }),
         Usage::Unmetered if answered => Charge::Measured(Tokens::default()),
         Usage::Unmetered => Charge::Nothing,
         Usage::Unknown => Charge::Unknown,
     }
+}
+
+/// A charge, as far as the call's terms let it be believed.
+pub(super) fn believed(call: &CallDoc, charge: Charge) -> Charge {
+    call.terms.as_ref().map_or(charge, |terms| spend::believed(terms, charge))
 }
 
 /// What ends the holds of a call. A call that was intended before there were holds has none.
@@ -59,33 +67,103 @@ pub(super) fn settle(call: &CallDoc, charge: Charge) -> Settled {
     }
 }
 
-/// Rates what a call came to, and states what thresholds its budgets have reached. A call that cost nothing has no row.
-pub(super) async fn bill(
-    harness: &Harness,
-    ctx: &Ctx,
+/// Puts what a call came to into the usage rows. The commit of the outcome begins it, and whoever made the call carries it
+/// out; if that fails, or the process dies first, its lease runs out and another worker does it.
+pub(super) static BILL: JobKind = JobKind {
+    name: "models.bill",
+    writes: &[],
+    facts: &["models.call.billed"],
+    lease_ms: 60_000,
+    starts_max: 1_000,
+};
+
+/// The body of [`BILL`].
+#[derive(Debug, Serialize, Deserialize)]
+struct BillJob {
+    call: Id,
+    /// The fact of the call's end.
+    finished: Id,
+    tokens: Tokens,
+    measured: bool,
+    unmeasured_micros: i64,
+}
+
+/// Begins the rating of a call, in the commit of its outcome. A call that cost nothing has no row.
+pub(super) fn bill_later(
+    draft: &mut Draft,
+    stamp: &Stamp,
     call: &CallDoc,
+    finished: &Id,
     charge: Charge,
     settled: &Settled,
-) -> Result<(), Fault> {
-    let Some(terms) = call.terms.as_ref().filter(|_| charge != Charge::Nothing) else { return Ok(()) };
+) {
+    if call.terms.is_none() || charge == Charge::Nothing {
+        return;
+    }
     let (tokens, measured) = match charge {
-        Charge::Measured(tokens) if settled.unmeasured_micros == 0 => (tokens, true),
-        Charge::Measured(_) | Charge::Unknown | Charge::Nothing => (Tokens::default(), false),
+        Charge::Measured(tokens) => (tokens, true),
+        Charge::Unknown | Charge::Nothing => (Tokens::default(), false),
     };
-    let mut service = harness.service("billing", &ctx.tenant, vec![ctx.principal.id.clone()], &ctx.trace);
+    let unmeasured_micros = settled.unmeasured_micros;
+    let body =
+        BillJob { call: call.id.clone(), finished: finished.clone(), tokens, measured, unmeasured_micros };
+    draft.job(stamp.id("job"), &BILL, stamp.at_ms, true, &json!(body));
+}
+
+/// The runner of [`BILL`].
+pub(super) fn biller(harness: Harness) -> JobSpec {
+    JobSpec {
+        kind: &BILL,
+        run: Arc::new(move |lease| {
+            let harness = harness.clone();
+            async move { bill(&harness, vec![lease]).await }.boxed()
+        }),
+    }
+}
+
+/// Rates calls that have ended. The answer is there and paid for, so nothing that fails here is a failure of the call.
+pub(super) async fn bill(harness: &Harness, leases: Vec<Lease>) {
+    for lease in leases {
+        let job = lease.id.clone();
+        if let Err(fault) = billed(harness, lease).await {
+            tracing::warn!(%job, %fault, "a model call is in the ledger, and not in the usage rows yet; it will be tried again");
+        }
+    }
+}
+
+async fn billed(harness: &Harness, lease: Lease) -> Result<(), Fault> {
+    let body: BillJob = serde_json::from_slice(&lease.body).map_err(act::internal)?;
+    let view = harness.store().view(&lease.tenant, harness.now_ms());
+    let call = view.get::<CallDoc>(&body.call).await?.ok_or_else(|| Fault::not_found("call"))?;
+    let terms = call.terms.as_ref().ok_or_else(|| act::internal("a call without terms is not rated"))?;
+    let actor = lease.authority.actor.clone();
+    let mut service = harness.service("billing", &lease.tenant, vec![actor], &lease.authority.trace);
     service.idempotency_key = Some(call.id.to_string());
     let args = json!({
         "call": call.id, "run": call.run, "workflow": call.workflow, "project": call.project, "ticket": call.ticket,
-        "model": format!("{}/{}", call.provider, call.model), "tokens": tokens, "measured": measured,
+        "model": format!("{}/{}", call.provider, call.model), "tokens": body.tokens, "measured": body.measured,
         "price": terms.price, "price_version": terms.price_version, "currency": terms.currency,
-        "unmeasured_micros": settled.unmeasured_micros,
+        "unmeasured_micros": body.unmeasured_micros,
     });
-    if let Done::Waiting { .. } =
-        harness.act(&service, "billing.usage.record", args, Terms::default()).await?
-    {
-        return Err(act::internal("billing waits for an approval"));
-    }
-    let view = harness.store().view(&ctx.tenant, harness.now_ms());
+    let rated = match harness.act(&service, "billing.usage.record", args, Terms::default()).await? {
+        Done::Outcome { value, .. } => value,
+        Done::Waiting { .. } => return Err(act::internal("billing waits for an approval")),
+    };
+    warn(harness, service.clone(), terms).await?;
+    let stamp = harness.stamp(&service);
+    let mut draft = stamp.draft();
+    let kind = (<CallDoc as store::Document>::KIND, &call.id);
+    let mut fact =
+        stamp.fact("models.call.billed", &call.id, kind, json!({"call": call.id, "usage": rated["usage"]}));
+    fact.causes.push(body.finished);
+    draft.fact(fact);
+    harness.conclude(lease, draft, Vec::new()).await?;
+    Ok(())
+}
+
+/// States what thresholds the budgets of a call have reached.
+async fn warn(harness: &Harness, mut service: Ctx, terms: &spend::Terms) -> Result<(), Fault> {
+    let view = harness.store().view(&service.tenant, harness.now_ms());
     for crossed in spend::crossed(&view, terms).await? {
         let key = format!("warn:{}:{}:{}", crossed.account, crossed.percent, crossed.amount);
         service.idempotency_key = Some(key);
@@ -136,12 +214,5 @@ impl Models {
         // A refusal that cannot be recorded is refused all the same, as what stood in the way of that.
         harness.act(&service, "billing.budget.exhaust", told, Terms::default()).await?;
         Ok(Some(exhausted.fault))
-    }
-}
-
-/// Rates a call that was closed as lost.
-pub(super) async fn bill_lost(harness: &Harness, ctx: &Ctx, stored: &Stored<CallDoc>, settled: &Settled) {
-    if let Err(fault) = bill(harness, ctx, &stored.doc, Charge::Unknown, settled).await {
-        tracing::warn!(%fault, call = %stored.id, kind = CallDoc::KIND, "a lost call is in the ledger, and could not be put into the usage rows");
     }
 }

@@ -202,9 +202,10 @@ async fn close(harness: &Harness, lease: Lease) -> Result<(), Fault> {
     fact.causes.push(stored.intended.clone());
     let mut draft = stamp.draft();
     draft.operations.extend(settled.operations.iter().cloned());
+    pay::bill_later(&mut draft, &stamp, &stored, &fact.id, Charge::Unknown, &settled);
     draft.put_if(&stored, &doc).fact(fact);
-    harness.conclude(lease, draft, Vec::new()).await?;
-    pay::bill_lost(harness, &ctx, &stored, &settled).await;
+    let committed = harness.conclude(lease, draft, Vec::new()).await?;
+    pay::bill(harness, committed.held).await;
     Ok(())
 }
 

@@ -28,6 +28,8 @@ const HOUR_MS: i64 = 3_600_000;
 
 struct House {
     harness: Harness,
+    governor: Governor,
+    ids: Arc<SeededIds>,
     clock: Arc<VirtualClock>,
     models: Models,
     domains: Vec<Domain>,
@@ -42,6 +44,11 @@ fn tenant(name: &str) -> TenantId {
 
 impl House {
     async fn new() -> House {
+        House::knowing(true).await
+    }
+
+    /// A house whose harness knows billing's acts, or does not.
+    async fn knowing(billing: bool) -> House {
         let folder = testkit::folder::fresh();
         let clock = Arc::new(VirtualClock::default());
         let ids = Arc::new(SeededIds::new(7));
@@ -69,7 +76,7 @@ impl House {
         };
         let keys = KeyRing::from([("test".to_owned(), record)]);
         let governor = Governor::new(mint, "test", ids.clone(), keys);
-        let harness = Harness::new(store, governor, clock.clone(), ids, "local");
+        let harness = Harness::new(store, governor.clone(), clock.clone(), ids.clone(), "local");
         let rows = [
             ("the printer jams", "Hardware"),
             ("no network at all", "Network"),
@@ -82,8 +89,9 @@ impl House {
         for domain in &domains {
             assert_eq!(domain.misfits(), Vec::<String>::new());
         }
-        harness.register(&domains);
-        let house = House { harness, clock, models, domains, tenant, keyring, _folder: folder };
+        harness.register(if billing { &domains } else { &domains[1..] });
+        let house =
+            House { harness, governor, ids, clock, models, domains, tenant, keyring, _folder: folder };
         house.policy("package writ\n");
         house
     }
@@ -155,7 +163,12 @@ impl House {
         workflow: &str,
         project: Option<&str>,
     ) -> Result<ModelReply, Fault> {
-        let call = ModelCall {
+        self.models.model_call(&self.service(tenant), House::asks(n, workflow, project)).await
+    }
+
+    /// What run number `n` asks.
+    fn asks(n: usize, workflow: &str, project: Option<&str>) -> ModelCall {
+        ModelCall {
             key: format!("run_{n}:classify:0"),
             run: run(n),
             workflow: workflow.into(),
@@ -171,8 +184,7 @@ impl House {
             max_output_tokens: 100,
             sensitivity: "internal".into(),
             causes: vec![],
-        };
-        self.models.model_call(&self.service(tenant), call).await
+        }
     }
 
     /// Intends a call, as a process does that dies before it hears of it.
@@ -331,6 +343,39 @@ async fn a_call_that_people_should_approve_opens_no_approval_and_holds_nothing()
         never,
         ["billing.usage.record", "billing.budget.warn", "billing.budget.exhaust", "models.model.call"]
     );
+}
+
+#[tokio::test]
+async fn an_answer_that_cannot_be_rated_yet_is_kept_and_rated_later() {
+    // A process that cannot rate anything: its harness does not know the act.
+    let mut house = House::knowing(false).await;
+    assert_eq!(house.call(1).await.unwrap().cost_micros, CALL);
+    assert_eq!(house.facts("billing.usage.rated").await.len(), 0);
+    assert_eq!(house.facts("models.call.intended").await.len(), 1);
+    // Another one, on the same store, that can.
+    let (store, governor) = (house.store().clone(), house.governor.clone());
+    house.harness = Harness::new(store, governor, house.clock.clone(), house.ids.clone(), "local");
+    house.models = Models::new(house.harness.clone(), Providers::default());
+    house.domains = vec![billing::domain(), house.models.domain()];
+    house.harness.register(&house.domains);
+    for _ in 0..2 {
+        house.orphans().await;
+        let rated = house.facts("billing.usage.rated").await;
+        assert_eq!(rated.iter().map(|fact| &fact["cost_micros"]).collect::<Vec<_>>(), [&json!(CALL)]);
+    }
+    assert_eq!(house.facts("models.call.billed").await.len(), 1);
+    house.balanced().await;
+}
+
+#[tokio::test]
+async fn a_call_that_follows_from_something_else_is_another_call() {
+    let house = House::new().await;
+    let mut call = House::asks(1, "triage", None);
+    for (n, cause) in ["fct_a", "fct_a", "fct_b"].into_iter().enumerate() {
+        call.causes = vec![Id::parse(cause).unwrap()];
+        let answered = house.models.model_call(&house.service(&house.tenant), call.clone()).await;
+        assert_eq!(answered.unwrap().cost_micros, CALL, "{n}");
+    }
 }
 
 #[tokio::test]

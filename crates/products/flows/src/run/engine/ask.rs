@@ -43,6 +43,11 @@ impl Engine {
             Err(error) => return Ok(self.template_failed(bench, run, &error)),
         };
         let tries = run.attempts.external + run.attempts.engine;
+        // A replay begins its attempts anew and asks anew: a key of the time before stands for a question that is over.
+        let tries = match run.replays {
+            0 => tries.to_string(),
+            replays => format!("{replays}.{tries}"),
+        };
         let call = ModelCall {
             key: format!("{}:{}:{tries}", run.id, bench.step.id),
             run: run.root().clone(),
@@ -87,6 +92,11 @@ impl Engine {
                     json!({"step": bench.step.id, "code": code, "side": "external"}),
                 )];
                 let then = match fault.class {
+                    // Nobody has said no to what the run is about. Unless its workflow says otherwise it waits for people
+                    // who raise the budget, with all that it knows, and is replayed.
+                    Class::Denied if code == "budget.exhausted" && bench.step.on_denied.is_none() => {
+                        machine::die(&mut run, code, bench.now_ms)
+                    }
                     Class::Denied | Class::StepUp | Class::NeedsApproval => {
                         return self.decided_against(bench, run, Fault { class: Class::Denied, ..fault });
                     }

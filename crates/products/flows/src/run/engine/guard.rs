@@ -41,9 +41,19 @@ impl Engine {
         let spread_ms = i64::try_from(self.wait(None).random % SPREAD_MS).unwrap_or(0);
         let at_ms = until_ms.saturating_add(spread_ms + 1);
         let code = "flows.breaker_open";
-        if run.pending.is_none() && machine::late(&run, bench.step, at_ms) {
-            let then = machine::step_failed(&mut run, bench.step, code, now_ms);
-            return Ok(Some(Move::new(run, then, Vec::new())));
+        if machine::late(&run, bench.step, at_ms) {
+            match run.pending.clone() {
+                None => {
+                    let then = machine::step_failed(&mut run, bench.step, code, now_ms);
+                    return Ok(Some(Move::new(run, then, Vec::new())));
+                }
+                // It was permitted for its step's time, and goes out in that time or never.
+                Some(pending) if !pending.unknown => {
+                    return Ok(Some(not_made(bench, run, &pending, code)));
+                }
+                // What became of it has to be found out, however long that takes.
+                Some(_) => {}
+            }
         }
         run.error = Some(RunError { code: code.into(), step: bench.step.id.clone(), at_ms: now_ms });
         let facts =
