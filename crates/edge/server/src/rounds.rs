@@ -146,6 +146,8 @@ async fn every<F, R>(
 {
     let mut ticks = tokio::time::interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // Starting has done what was due then; what comes in while the first callers are served is for a period later.
+    ticks.reset();
     loop {
         tokio::select! {
             () = stopped(&mut stopping) => return,
