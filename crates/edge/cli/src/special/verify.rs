@@ -32,12 +32,6 @@ pub fn run(matches: &ArgMatches, format: Format) -> Result<(), Failure> {
     });
     let held = held.transpose()?;
     let bytes = read(trust, TRUST_BYTES_MAX)?;
-    // What `writ trust show -o json` printed has the trust file as a member.
-    let shown = serde_json::from_slice::<Value>(&bytes).ok().map(|mut shown| shown["trust"].take());
-    let bytes = match shown {
-        Some(inner) if inner.is_object() => inner.to_string().into_bytes(),
-        _ => bytes,
-    };
     let trust = match Trust::parse(&bytes) {
         Ok(trust) => trust,
         // Who cannot say what they trust is told that the evidence proves nothing to them, in the form of a report.
@@ -48,6 +42,13 @@ pub fn run(matches: &ArgMatches, format: Format) -> Result<(), Failure> {
                 say(&output::render(&report, format)?)?;
             }
             let file = trust.display();
+            let shown =
+                serde_json::from_slice::<Value>(&bytes).is_ok_and(|shown| shown.get("trust").is_some());
+            if shown {
+                return Err(Failure::Usage(format!(
+                    "{file} is what `writ trust show -o json` prints; `writ trust show --file {file}` writes the trust file"
+                )));
+            }
             return Err(Failure::Evidence(format!(
                 "{} at `trust`: {file} is no trust file: {error}",
                 error.code()
