@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use client::{Client, ClientError, Reply};
 use http::Method;
 use kernel::{hex, sha256};
-use sandbox::Credentials;
+use sandbox::{Credentials, SlackConfig};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,6 +43,25 @@ pub fn credentials() -> Credentials {
         webhook_secret: format!("whsec_{}", BASE64.encode(SystemIds.entropy())),
         control_token: secret(),
     }
+}
+
+/// A workspace of the Slack stand-in with one channel and these people, and secrets made now. Their ids are `U0` and the
+/// name in capitals.
+pub fn workspace(people: &[&str]) -> SlackConfig {
+    SlackConfig {
+        team: "T0STANDIN".into(),
+        app: "A0STANDIN".into(),
+        bot_user: "U0BOT".into(),
+        bot_token: hex::encode(&SystemIds.entropy()),
+        signing_secret: hex::encode(&SystemIds.entropy()),
+        channels: vec!["C0APPROVALS".into()],
+        users: people.iter().map(|name| (slack_user(name), (*name).to_owned())).collect(),
+    }
+}
+
+/// The id of one of the people of [`workspace`].
+pub fn slack_user(name: &str) -> String {
+    format!("U0{}", name.to_uppercase())
 }
 
 /// The stand-ins' clock.
@@ -83,16 +102,26 @@ pub fn passing(error: &ClientError) -> bool {
     }
 }
 
-/// Makes a person of the tenant with these roles; returns the key to act as them.
+/// Makes a person of the tenant with these roles; returns the key to act as them. With `strong_until_ms` it is a key of
+/// assurance level 1 that ends then, milliseconds UTC.
 ///
 /// # Errors
 /// If a call fails for good.
-pub async fn person(admin: &Client, name: &str, roles: &[&str]) -> Result<String, ClientError> {
+pub async fn person(
+    admin: &Client,
+    name: &str,
+    roles: &[&str],
+    strong_until_ms: Option<i64>,
+) -> Result<String, ClientError> {
     let body = json!({"name": name, "kind": "person", "roles": roles});
     let made = call(admin, Method::POST, "/v1/principals", Some(&body)).await?;
     let principal = made.body["principal"].as_str().ok_or(ClientError::Reply)?;
     let secret = hex::encode(&SystemIds.entropy());
-    let body = json!({"principal": principal, "name": "demo", "secret_sha256": hex::encode(&sha256(secret.as_bytes()))});
+    let mut body = json!({"principal": principal, "name": "demo", "secret_sha256": hex::encode(&sha256(secret.as_bytes()))});
+    if let Some(until_ms) = strong_until_ms {
+        body["assurance"] = json!(1);
+        body["expires_at_ms"] = json!(until_ms);
+    }
     let made = call(admin, Method::POST, "/v1/keys", Some(&body)).await?;
     Ok(format!("{}.{secret}", made.body["key"].as_str().ok_or(ClientError::Reply)?))
 }
@@ -124,6 +153,21 @@ pub async fn servicenow(
     });
     let installed = call(admin, Method::POST, "/v1/connectors", Some(&install)).await?;
     Ok(installed.body["hook"].as_str().ok_or(ClientError::Reply)?.to_owned())
+}
+
+/// Stores Slack's secrets and connects the tenant to the workspace at `base_url`; returns the path that clicks go to.
+///
+/// # Errors
+/// If a call fails for good.
+pub async fn slack(admin: &Client, workspace: &SlackConfig, base_url: &str) -> Result<String, ClientError> {
+    secret(admin, "slack-bot", "Slack's bot token", &workspace.bot_token).await?;
+    secret(admin, "slack-signing", "signs Slack's callbacks", &workspace.signing_secret).await?;
+    let connect = json!({
+        "team": workspace.team, "app": workspace.app, "bot_token": "secret:slack-bot",
+        "signing_secret": "secret:slack-signing", "channels": {"1": workspace.channels.first()}, "base_url": base_url,
+    });
+    let connected = call(admin, Method::PUT, "/v1/slack", Some(&connect)).await?;
+    Ok(connected.body["callback"].as_str().ok_or(ClientError::Reply)?.to_owned())
 }
 
 /// Publishes a workflow.

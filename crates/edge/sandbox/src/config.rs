@@ -44,6 +44,9 @@ pub struct ServiceNowConfig {
     pub instance: String,
     /// Display name of the integration user.
     pub integration_name: String,
+    /// What ids are made from beside their number. The same text gives the same ids, for fixtures; a stand-in that is started
+    /// again for the same installation needs another one, or its new records are taken for those it had before.
+    pub ids: String,
     /// Assignment groups that exist (`sys_user_group.name`).
     pub groups: Vec<String>,
     /// Further people; the integration user is added by itself.
@@ -109,6 +112,7 @@ impl Config {
             servicenow: ServiceNowConfig {
                 instance: "stand-in".into(),
                 integration_name: "Integration User".into(),
+                ids: String::new(),
                 groups: groups.map(String::from).to_vec(),
                 people: vec![person("beth.anglin", "Beth Anglin"), person("service.desk", "Service Desk")],
                 protected_fields: Vec::new(),

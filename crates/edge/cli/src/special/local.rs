@@ -3,12 +3,13 @@
 use crate::exit::Failure;
 use crate::output::{self, Format, say, told};
 use crate::session::Session;
-use act::SystemIds;
+use act::{Ids as _, SystemIds};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use clap::ArgMatches;
-use cli::furnish::{credentials, sandbox_clock};
+use cli::furnish::{self, credentials, sandbox_clock};
 use client::Client;
+use kernel::hex;
 use sandbox::{IncidentSeed, ModelAnswer, Sandbox};
 use serde_json::{Value, json};
 use server::Config;
@@ -173,14 +174,22 @@ fn origin(name: &str, written: &toml::Table, file: Option<&Path>) -> String {
 
 /// `writ sandbox`.
 pub async fn sandbox(port: u16) -> Result<(), Failure> {
-    let credentials = credentials();
+    let (credentials, workspace) = (credentials(), furnish::workspace(&["dana", "ravi", "guest"]));
     let printed = json!({
         "user_name": credentials.user_name, "password": credentials.password, "bearer_token": credentials.bearer_token,
         "model_key": credentials.model_key, "webhook_secret": credentials.webhook_secret,
         "control_token": credentials.control_token,
+        "slack": {
+            "team": workspace.team, "app": workspace.app, "bot_token": workspace.bot_token,
+            "signing_secret": workspace.signing_secret, "channels": workspace.channels,
+            "users": workspace.users.iter().map(|(id, _)| id).collect::<Vec<_>>(),
+        },
     });
     let mut config = sandbox::Config::new(sandbox_clock(), credentials);
     config.port = port;
+    config.slack = Some(workspace);
+    // Started again, it has other incidents, though they look the same.
+    config.servicenow.ids = hex::encode(&SystemIds.entropy());
     // The workflows here ask for thousandths, which a ledger can keep; the stand-in's own answer is a fraction.
     config.model.answer = Arc::new(|text| match sandbox::keyword_answer(text) {
         ModelAnswer::Object(mut object) => {
@@ -202,7 +211,8 @@ pub async fn sandbox(port: u16) -> Result<(), Failure> {
     say("Stand-ins, not the real systems; loopback only, secrets made for this start.\n")?;
     say(&format!("  ServiceNow Table API  {base}/api/now/table/incident"))?;
     say(&format!("  model                 {base}/v1/chat/completions"))?;
-    say(&format!("  faults and effects    {base}/_sandbox/\n"))?;
+    say(&format!("  Slack Web API         {base}{}", sandbox::SLACK_API_PATH.trim_end_matches('/')))?;
+    say(&format!("  faults and effects    {base}/_sandbox/faults, {base}/_sandbox/effects\n"))?;
     say(&format!("{printed:#}"))?;
     asked_to_end().await?;
     sandbox.shutdown().await;

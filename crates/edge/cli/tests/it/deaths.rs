@@ -318,8 +318,8 @@ impl Trial {
         let url = life.url.as_deref().expect("it starts");
         let key = fs::read_to_string(trial.folder.path().join("data/admin.key")).unwrap();
         let admin = Client::new(url, key.trim().to_owned(), Some("ten_main".into()), monotonic_ms).unwrap();
-        trial.operator = furnish::person(&admin, "operator", &["builder", "operator"]).await.unwrap();
-        trial.approver = furnish::person(&admin, "approver", &["approver"]).await.unwrap();
+        trial.operator = furnish::person(&admin, "operator", &["builder", "operator"], None).await.unwrap();
+        trial.approver = furnish::person(&admin, "approver", &["approver"], None).await.unwrap();
         let base_url = trial.sandbox.base_url().to_owned();
         trial.hook = furnish::servicenow(&admin, &manifest, &base_url, &secrets).await.unwrap();
         furnish::workflow(&admin.with_key(trial.operator.clone()), WORKFLOW).await.unwrap();

@@ -1,11 +1,11 @@
 //! The demo, unattended, on the project's own samples; and its evidence, checked by a process that knows nothing of it.
 
 use crate::process::{run, writ};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs;
 
-const MEMBERS: [&str; 14] = [
+const MEMBERS: [&str; 15] = [
     "runs",
     "written_back",
     "denied",
@@ -20,6 +20,7 @@ const MEMBERS: [&str; 14] = [
     "effects_duplicated",
     "bundle",
     "trust",
+    "second",
 ];
 
 fn demo(folder: &str, more: &[&str]) -> Value {
@@ -58,11 +59,37 @@ fn the_demo_does_the_main_job_and_proves_it() {
     let report: Value = serde_json::from_str(&out).unwrap();
     assert_eq!((code, &report["failure"]), (0, &Value::Null));
     let (code, out, err) =
-        run(&mut writ(&["verify", &format!("{path}/tampered.evidence.tar"), "--trust", trust]));
+        run(&mut writ(&["verify", &format!("{path}/demo-tampered.evidence.tar"), "--trust", trust]));
     assert_eq!(code, 7, "{out}");
     assert!(out.contains("FAILED") && err.contains("evidence."), "{out}{err}");
     let (code, ..) = run(&mut writ(&["verify", bundle, "--trust", &format!("{path}/nothing.json")]));
     assert_eq!(code, 2);
+
+    // The second tenant: the same ticket under a policy of its own, and a budget of five calls before nine tickets.
+    let second = &summary["second"];
+    assert_eq!(
+        (&second["default_effect"], &second["own_effect"]),
+        (&json!("ALLOW"), &json!("HITL")),
+        "{second}"
+    );
+    assert_eq!((&second["calls_that_fit"], &second["calls_refused"]), (&json!(5), &json!(4)), "{second}");
+    assert_eq!((&second["budget_left"], &second["replayed"]), (&json!(0), &json!(4)), "{second}");
+    assert_eq!(
+        (&second["written_back"], &second["clicks"]),
+        (&json!(10), &json!(20)),
+        "two for each: {second}"
+    );
+    assert_eq!(second["clicks_refused"], 4, "a stranger, two not linked yet, one person twice: {second}");
+    let (code, out, err) = run(&mut writ(&[
+        "verify",
+        &format!("{path}/clinic.evidence.tar"),
+        "--trust",
+        &format!("{path}/clinic.trust.json"),
+        "-o",
+        "json",
+    ]));
+    let report: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &report["failure"]), (0, &Value::Null), "{err}");
 
     // The bundle holds no ticket text and no secret.
     let text = String::from_utf8_lossy(&fs::read(bundle).unwrap()).into_owned();

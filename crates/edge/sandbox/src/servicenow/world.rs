@@ -91,6 +91,7 @@ pub(crate) struct World {
     pub effects: EffectJournal,
     protected: BTreeSet<String>,
     next_number: u64,
+    ids: String,
     next_id: u64,
     bytes: usize,
 }
@@ -115,6 +116,7 @@ impl World {
             effects: EffectJournal::default(),
             protected: servicenow.protected_fields.iter().cloned().collect(),
             next_number: FIRST_NUMBER,
+            ids: servicenow.ids.clone(),
             next_id: 0,
             bytes: 0,
         };
@@ -165,7 +167,7 @@ impl World {
     /// A 32-digit id that has not been given out.
     pub fn next_id(&mut self, kind: &str) -> String {
         self.next_id += 1;
-        stamp::id_of(kind, &self.next_id.to_string())
+        stamp::id_of(kind, &format!("{}{}", self.ids, self.next_id))
     }
 
     /// The display value of the record that a reference names, or "".

@@ -346,7 +346,7 @@ async fn deliver(
 }
 
 /// One delivery, as ServiceNow makes it: again until it is taken.
-async fn send(client: &Client, hook: &str, webhook: &Webhook) -> Result<String, Failure> {
+pub async fn send(client: &Client, hook: &str, webhook: &Webhook) -> Result<String, Failure> {
     for attempt in 1.. {
         match client.deliver(hook, &webhook.headers, Bytes::from(webhook.body.clone())).await {
             Ok(reply) => match reply.body["run"].as_str() {

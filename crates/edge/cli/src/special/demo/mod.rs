@@ -11,6 +11,7 @@
 //! | [`stage`] | stand-ins, installation, people |
 //! | [`drive`] | deliveries, the live feed, the second person |
 //! | [`progress`] | what is on the screen meanwhile |
+//! | [`second`] | another tenant: its own policy, two people in Slack, a budget that runs out |
 //! | [`report`] | figures, evidence, what to try next |
 //!
 //! What it is not: a load test, and not a way to run an installation. The keys of everybody lie in one folder.
@@ -19,6 +20,7 @@ mod data;
 mod drive;
 mod progress;
 mod report;
+mod second;
 mod stage;
 
 pub use data::samples;
@@ -69,6 +71,7 @@ pub async fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let stage = Stage::set(&folder, &tickets, &provider).await?;
     tell(&format!("  writ        {}  tenant {}  (log: {})", stage.url, stage.tenant, log.display()));
     tell(&format!("  ServiceNow  {}  a stand-in, not the real system", stage.sandbox.base_url()));
+    tell(&format!("  Slack       {}/slack/api  a stand-in, not the real system", stage.sandbox.base_url()));
     tell(&format!("  model       {}  {}", stage.model, described(&provider)));
     tell(&format!(
         "  tickets     {} come in and one that is confidential, {} others were learned from; webhook → fetch → classify → policy → approval → write-back → evidence\n",
@@ -95,7 +98,9 @@ pub async fn run(matches: &ArgMatches) -> Result<(), Failure> {
 /// Plays and reports.
 async fn show(stage: &Stage, tickets: &Tickets, left: usize, once: bool, json: bool) -> Result<(), Failure> {
     let played = drive::play(stage, &tickets.asked, left, json).await?;
-    let report = report::report(stage, &played, tickets).await?;
+    let tell = |text: &str| if json { note(text) } else { println_lossy(text) };
+    let second = second::play(stage, &played, &tell).await?;
+    let report = report::report(stage, &played, tickets, second).await?;
     if json {
         note(&report.text(stage));
     } else {

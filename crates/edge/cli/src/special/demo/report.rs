@@ -5,10 +5,11 @@
 
 use super::data::{Part, Tickets};
 use super::drive::{IN_WORK, Played};
+use super::second::SecondSummary;
 use super::stage::{Stage, WORKFLOW_NAME, call, write_private};
 use crate::exit::Failure;
 use crate::special::{local, verify};
-use client::ClientError;
+use client::{Client, ClientError};
 use comfy_table::{CellAlignment, Table, presets};
 use evidence::trust::Trust;
 use http::Method;
@@ -54,6 +55,8 @@ pub struct Summary {
     pub bundle: PathBuf,
     /// The trust file.
     pub trust: PathBuf,
+    /// The second tenant.
+    pub second: SecondSummary,
 }
 
 /// Everything there is to say.
@@ -118,7 +121,12 @@ fn decimal(milli: u32) -> f64 {
 }
 
 /// Counts, scores, exports and verifies.
-pub async fn report(stage: &Stage, played: &Played, tickets: &Tickets) -> Result<Report, Failure> {
+pub async fn report(
+    stage: &Stage,
+    played: &Played,
+    tickets: &Tickets,
+    second: SecondSummary,
+) -> Result<Report, Failure> {
     let runs = runs(stage).await?;
     let mut outcomes: BTreeMap<String, usize> = BTreeMap::new();
     let mut times = Vec::new();
@@ -146,8 +154,7 @@ pub async fn report(stage: &Stage, played: &Played, tickets: &Tickets) -> Result
         tickets.training.iter().map(|row| row.topic_group.as_str()),
         guesses.iter().map(|(truth, _)| truth.as_str()),
     );
-    let counts = stage.sandbox.counts();
-    let proof = prove(stage).await?;
+    let proof = prove(stage, &stage.operator.client, "demo").await?;
     let of = |state: &str| outcomes.get(state).copied().unwrap_or(0);
     let summary = Summary {
         runs: runs.len(),
@@ -160,10 +167,11 @@ pub async fn report(stage: &Stage, played: &Played, tickets: &Tickets) -> Result
         cost_micros: runs.iter().map(|run| run.cost_micros).sum(),
         macro_f1: decimal(scores.macro_f1_milli),
         majority_f1: decimal(majority.macro_f1_milli),
-        evidence_verified: proof.verified,
+        evidence_verified: proof.verified && second.evidence_verified,
         effects_duplicated: stage.sandbox.effects_duplicated(),
         bundle: proof.bundle,
         trust: proof.trust,
+        second,
     };
     Ok(Report {
         summary,
@@ -171,7 +179,7 @@ pub async fn report(stage: &Stage, played: &Played, tickets: &Tickets) -> Result
         accuracy_milli: scores.accuracy_milli,
         abstained: scores.abstained,
         asked: scores.asked,
-        writes: counts.notes,
+        writes: stage.sandbox.counts().notes,
         repeated: played.repeated,
         verification: proof.verification,
         tampered: proof.tampered,
@@ -194,18 +202,19 @@ fn group(stage: &Stage, played: &Played, at: usize, written: bool) -> Option<Str
 }
 
 /// The evidence on disk.
-struct Proof {
-    bundle: PathBuf,
+pub struct Proof {
+    /// The bundle.
+    pub bundle: PathBuf,
     trust: PathBuf,
-    verified: bool,
+    /// Whether it verifies.
+    pub verified: bool,
     verification: String,
     tampered: String,
     tampered_file: PathBuf,
 }
 
-/// Exports the tenant's whole log through the API, writes it down, verifies it, and verifies it with one byte flipped.
-async fn prove(stage: &Stage) -> Result<Proof, Failure> {
-    let client = &stage.operator.client;
+/// Exports a tenant's whole log through the API, writes it down, verifies it, and verifies it with one byte flipped.
+pub async fn prove(stage: &Stage, client: &Client, name: &str) -> Result<Proof, Failure> {
     let exported = call(client, Method::POST, "/v1/evidence", Some(&json!({"all": true}))).await?.body;
     let id = exported["bundle"].as_str().ok_or(ClientError::Reply)?;
     let shown = call(client, Method::GET, &format!("/v1/evidence/{id}"), None).await?.body;
@@ -213,7 +222,8 @@ async fn prove(stage: &Stage) -> Result<Proof, Failure> {
     let bytes = local::base64_decode(encoded).ok_or(ClientError::Reply)?;
     let shown = call(client, Method::GET, "/v1/trust", None).await?.body;
     let trust: Trust = serde_json::from_value(shown["trust"].clone()).map_err(|_| ClientError::Reply)?;
-    let (bundle_file, trust_file) = (stage.folder.join("demo.evidence.tar"), stage.folder.join("trust.json"));
+    let (bundle_file, trust_file) =
+        (stage.folder.join(format!("{name}.evidence.tar")), stage.folder.join(format!("{name}.trust.json")));
     write_private(&bundle_file, &bytes)?;
     write_private(&trust_file, trust.to_json().as_bytes())?;
     // From the files, as a stranger would.
@@ -225,7 +235,7 @@ async fn prove(stage: &Stage) -> Result<Proof, Failure> {
     })
     .await
     .map_err(|error| Failure::Other(error.to_string()))?;
-    let tampered_file = stage.folder.join("tampered.evidence.tar");
+    let tampered_file = stage.folder.join(format!("{name}-tampered.evidence.tar"));
     write_private(&tampered_file, &flipped)?;
     let Some(failure) = &tampered.failure else {
         return Err(Failure::Evidence("a bundle with a flipped byte was taken for valid".into()));
@@ -310,7 +320,7 @@ impl Report {
             "writes in ServiceNow".into(),
             self.writes.to_string(),
             format!(
-                "{} of them twice, though {} deliveries came again",
+                "by both tenants; {} of them twice, though {} deliveries came again",
                 summary.effects_duplicated, self.repeated
             ),
         );
@@ -359,7 +369,11 @@ impl Report {
             text.push_str(&format!("  writ run facts {run}\n"));
         }
         text.push_str(&format!(
-            "  writ events --after 0\n  writ cost report\n  writ verify {} --trust {}\n  writ verify {} --trust {}; echo $?\n",
+            "\n  WRIT_KEY_FILE={} writ run list    # the second tenant's\n",
+            quoted(&stage.folder.join("clinic-operator.key").display().to_string()),
+        ));
+        text.push_str(&format!(
+            "\n  writ events --after 0\n  writ cost report\n  writ verify {} --trust {}\n  writ verify {} --trust {}; echo $?\n",
             quoted(&self.summary.bundle.display().to_string()),
             quoted(&self.summary.trust.display().to_string()),
             quoted(&self.tampered_file.display().to_string()),
@@ -427,11 +441,25 @@ mod tests {
             effects_duplicated: 0,
             bundle: "b".into(),
             trust: "t".into(),
+            second: SecondSummary {
+                tenant: "ten_b".into(),
+                policy: "00".into(),
+                default_effect: "ALLOW".into(),
+                own_effect: "HITL".into(),
+                written_back: 1,
+                clicks: 2,
+                clicks_refused: 3,
+                calls_that_fit: 4,
+                calls_refused: 5,
+                budget_left: 0,
+                replayed: 5,
+                evidence_verified: true,
+            },
         };
         let text = serde_json::to_string(&summary).unwrap();
         assert_eq!(
             text,
-            r#"{"runs":1,"written_back":1,"denied":0,"waiting":0,"dead_lettered":0,"p50_ms":1,"p95_ms":null,"cost_micros":0,"macro_f1":0.512,"majority_f1":0.05,"evidence_verified":true,"effects_duplicated":0,"bundle":"b","trust":"t"}"#
+            r#"{"runs":1,"written_back":1,"denied":0,"waiting":0,"dead_lettered":0,"p50_ms":1,"p95_ms":null,"cost_micros":0,"macro_f1":0.512,"majority_f1":0.05,"evidence_verified":true,"effects_duplicated":0,"bundle":"b","trust":"t","second":{"tenant":"ten_b","policy":"00","default_effect":"ALLOW","own_effect":"HITL","written_back":1,"clicks":2,"clicks_refused":3,"calls_that_fit":4,"calls_refused":5,"budget_left":0,"replayed":5,"evidence_verified":true}}"#
         );
     }
 

@@ -13,7 +13,7 @@ use cli::furnish::{self, MANIFEST, WORKFLOW, credentials, monotonic_ms, sandbox_
 use client::{Client, ClientError, Reply};
 use http::Method;
 use kernel::TenantId;
-use sandbox::{Credentials, Fault, FaultRule, Sandbox, Service};
+use sandbox::{Credentials, Fault, FaultRule, Sandbox, Service, SlackConfig};
 use serde_json::{Value, json};
 use server::{Config, Running};
 use std::fs::{self, File, OpenOptions};
@@ -33,6 +33,8 @@ const PROBE: &str = include_str!("probe.yaml");
 pub const WORKFLOW_NAME: &str = "itsm-triage";
 /// The first tenant of a new installation; later demos in the same folder get a tenant of their own.
 const TENANT: &str = "demo";
+/// The people of the stand-in's Slack workspace: two who may approve, and one whom nobody here knows.
+pub const SLACK_PEOPLE: [&str; 3] = ["dana", "ravi", "guest"];
 /// Most demos in one folder.
 const TENANTS_MAX: u32 = 1_000;
 /// How often something that is about to happen is looked for, and how long between two looks.
@@ -100,8 +102,18 @@ pub struct Stage {
     pub you: Person,
     /// The pinned model.
     pub model: String,
+    /// The published workflow.
+    pub workflow: String,
     /// What has to be said about prices.
     pub price_note: Option<String>,
+    /// The installation's administrator, who opens tenants.
+    pub platform: Client,
+    /// Who classifies.
+    pub provider: Provider,
+    /// What the stand-ins want to see.
+    pub secrets: Credentials,
+    /// The stand-in's Slack workspace.
+    pub workspace: SlackConfig,
 }
 
 /// The demo's folder: the caller's, or a new one.
@@ -136,8 +148,8 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
 impl Stage {
     /// Sets the stage.
     pub async fn set(folder: &Path, tickets: &Tickets, provider: &Provider) -> Result<Stage, Failure> {
-        let secrets = credentials();
-        let sandbox = sandbox(&secrets, tickets).await?;
+        let (secrets, workspace) = (credentials(), furnish::workspace(&SLACK_PEOPLE));
+        let sandbox = sandbox(&secrets, &workspace, tickets).await?;
         let training = folder.join("training.csv");
         write_private(&training, &tickets.training_csv()?)?;
         let home = folder.join("installation");
@@ -156,11 +168,14 @@ impl Stage {
             None => fs::read_to_string(home.join(server::admin::KEY_FILE))?.trim().to_owned(),
         };
         let platform = Client::new(&url, admin_key, None, monotonic_ms)?;
-        let tenant = tenant(&platform, running.admin_key.is_some()).await?;
+        let tenant = match running.admin_key.is_some() {
+            true => format!("ten_{TENANT}"),
+            // The stand-ins start from nothing each time, so what they say must not meet what an earlier demo remembers.
+            false => tenant(&platform, TENANT, 2).await?,
+        };
         let admin = platform.in_tenant(&tenant);
-        // The keys of these people are of the tenant itself, so their clients need not name it.
         let person = |name: &'static str, roles: &'static [&'static str]| {
-            person(&admin, Client::new(&url, String::new(), None, monotonic_ms), folder, name, roles)
+            person(&admin, &url, folder, name, roles, None)
         };
         let operator = person("operator", &["builder", "operator"]).await?;
         let approver = person("approver", &["approver"]).await?;
@@ -169,8 +184,7 @@ impl Stage {
         let mut workflow: Value = yaml(WORKFLOW)?;
         let mut price_note = None;
         if let Provider::OpenAi { key, model, .. } = provider {
-            furnish::secret(&admin, "model-key", "the model provider's API key", key).await?;
-            price_note = price(&admin, model).await?;
+            price_note = provide(&admin, key, model).await?;
             let reported = probe(&operator.client, model).await?;
             workflow["pins"]["models"]["classifier"] =
                 json!({"model": format!("openai/{model}"), "accepts": [reported]});
@@ -180,18 +194,56 @@ impl Stage {
         let text =
             if matches!(provider, Provider::Baseline) { WORKFLOW.to_owned() } else { workflow.to_string() };
         furnish::workflow(&operator.client, &text).await?;
-        let folder = folder.to_owned();
-        Ok(Stage { sandbox, running, folder, url, tenant, hook, operator, approver, you, model, price_note })
+        Ok(Stage {
+            sandbox,
+            running,
+            folder: folder.to_owned(),
+            url,
+            tenant,
+            hook,
+            operator,
+            approver,
+            you,
+            model,
+            workflow: text,
+            price_note,
+            platform,
+            provider: provider.clone(),
+            secrets,
+            workspace,
+        })
+    }
+
+    /// A person of another tenant, whose administrator is `admin`.
+    pub async fn person(
+        &self,
+        admin: &Client,
+        name: &str,
+        roles: &[&str],
+        strong_until_ms: Option<i64>,
+    ) -> Result<Person, Failure> {
+        person(admin, &self.url, &self.folder, name, roles, strong_until_ms).await
     }
 }
 
+/// Gives a tenant the key and the price of the provider's model; what has to be said about the price.
+pub async fn provide(admin: &Client, key: &str, model: &str) -> Result<Option<String>, Failure> {
+    furnish::secret(admin, "model-key", "the model provider's API key", key).await?;
+    price(admin, model).await
+}
+
 /// The stand-ins, with everything scripted that shall go wrong.
-async fn sandbox(secrets: &Credentials, tickets: &Tickets) -> Result<Sandbox, Failure> {
+async fn sandbox(
+    secrets: &Credentials,
+    workspace: &SlackConfig,
+    tickets: &Tickets,
+) -> Result<Sandbox, Failure> {
     let failed = |error: &dyn std::error::Error| {
         Failure::Other(format!("the stand-ins do not start: {}", chain(error)))
     };
     let mut config = sandbox::Config::new(sandbox_clock(), secrets.clone());
     config.servicenow.groups.clone_from(&tickets.groups);
+    config.slack = Some(workspace.clone());
     let sandbox = Sandbox::start(config).await.map_err(|error| failed(&error))?;
     let faults = [
         FaultRule::new(Service::ServiceNow, Fault::RateLimited { retry_after_s: 1 })
@@ -241,14 +293,11 @@ fn yaml(text: &str) -> Result<Value, Failure> {
     serde_saphyr::from_str(text).map_err(|error| Failure::Other(error.to_string()))
 }
 
-/// The tenant to play in: the first of a new installation, or one more in an old one. The stand-ins start from nothing each
-/// time, so what they say must not meet what an earlier demo remembers.
-async fn tenant(platform: &Client, new: bool) -> Result<String, Failure> {
-    if new {
-        return Ok(format!("ten_{TENANT}"));
-    }
-    for n in 2..TENANTS_MAX {
-        let body = json!({"name": format!("{TENANT}-{n}"), "admin": "owner"});
+/// Opens a tenant of this name, or of this name and a number from `first` on, whichever is not taken.
+pub async fn tenant(platform: &Client, name: &str, first: u32) -> Result<String, Failure> {
+    for n in first..TENANTS_MAX {
+        let name = if n == 1 { name.to_owned() } else { format!("{name}-{n}") };
+        let body = json!({"name": name, "admin": "owner"});
         match call(platform, Method::POST, "/v1/tenants", Some(&body)).await {
             Ok(reply) => {
                 let tenant = reply.body["tenant"].as_str().ok_or(ClientError::Reply)?.to_owned();
@@ -274,18 +323,20 @@ async fn opened(admin: &Client) -> Result<(), Failure> {
     Err(Failure::Other("the tenant was not opened in time".into()))
 }
 
-/// A person of the tenant, with a key of their own in a file.
+/// A person of the tenant, with a key of their own in a file. The key is of the tenant itself, so whoever acts with it need
+/// not name it.
 async fn person(
     admin: &Client,
-    client: Result<Client, ClientError>,
+    url: &str,
     folder: &Path,
     name: &str,
     roles: &[&str],
+    strong_until_ms: Option<i64>,
 ) -> Result<Person, Failure> {
-    let key = furnish::person(admin, name, roles).await?;
+    let key = furnish::person(admin, name, roles, strong_until_ms).await?;
     let key_file = folder.join(format!("{name}.key"));
     write_private(&key_file, format!("{key}\n").as_bytes())?;
-    Ok(Person { client: client?.with_key(key), key_file })
+    Ok(Person { client: Client::new(url, key, None, monotonic_ms)?, key_file })
 }
 
 /// Prices a model that the book does not know. A price that nobody knows is not zero: that of another model is taken, and
