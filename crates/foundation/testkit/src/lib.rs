@@ -8,12 +8,14 @@
 //! |---|---|
 //! | [`clock`], [`ids`], [`random`] | time, identity and chance as the test wants them |
 //! | [`folder`] | a folder that goes away, on the fastest file system there is |
+//! | [`around`] | a real store with one answer changed |
 //! | [`conformance`] | what every storage engine must do, one named test per rule |
 //! | [`survivor`] | a process made to be killed in the middle of a commit, and the judge of what it left |
 //!
 //! Those who add an engine write one [`conformance::Home`] and one line of macro. Those who add a promise to the
 //! store's contract add a case to the suite, in words that no engine's name appears in.
 
+pub mod around;
 pub mod clock;
 pub mod conformance;
 pub mod folder;

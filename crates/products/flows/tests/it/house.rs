@@ -26,6 +26,7 @@ use std::sync::{Arc, Mutex};
 use store::sqlite::{Options, Sqlite};
 use store::{Document as _, Sequencing, Store};
 use tempfile::TempDir;
+use testkit::around::Around;
 use testkit::{SeededIds, VirtualClock};
 
 /// The signing secret of the hook.
@@ -113,7 +114,7 @@ impl House {
         .unwrap();
         let fate = Arc::new(Fate::default());
         fate.spared();
-        let store = Store::new(Mortal { inner: engine, fate: fate.clone() });
+        let store = Store::new(Around::new(Store::new(engine), Mortal(fate.clone())));
         let tenant = TenantId::parse("ten_acme").unwrap();
         let plan =
             Bootstrap { admin_secret_sha256: "0".repeat(64), tenant: tenant.clone(), cell: "local".into() };
