@@ -5,6 +5,8 @@
 //! option's type is the schema's. So a route that is added to a domain's table has its command on the same day, and the
 //! word for a thing is the same in the table, the API and the shell.
 
+use crate::output::note;
+use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, Command};
 use http::Method;
 use serde_json::{Map, Value};
@@ -38,6 +40,8 @@ pub struct Field {
     pub required: bool,
     /// One line.
     pub help: String,
+    /// The words that it may be, where there are only a few.
+    pub words: Vec<String>,
 }
 
 /// A route as a command.
@@ -89,6 +93,7 @@ pub fn operations() -> Vec<Operation> {
                         kind: Kind::Text,
                         required: parameter["required"] == true,
                         help: parameter["description"].as_str().unwrap_or_default().to_owned(),
+                        words: Vec::new(),
                     })
                     .collect()
             };
@@ -132,13 +137,24 @@ fn body(contract: &Value, schema: &Value) -> Vec<Field> {
         .as_object()
         .into_iter()
         .flatten()
-        .map(|(name, property)| Field {
-            name: name.clone(),
-            kind: kind(resolve(contract, schema, property)),
-            required: required(name),
-            help: property["description"].as_str().unwrap_or_default().replace('\n', " "),
+        .map(|(name, property)| {
+            let found = resolve(contract, schema, property);
+            Field {
+                name: name.clone(),
+                kind: kind(found),
+                required: required(name),
+                help: property["description"].as_str().unwrap_or_default().replace('\n', " "),
+                words: words(found),
+            }
         })
         .collect()
+}
+
+/// The words of an enumeration.
+fn words(schema: &Value) -> Vec<String> {
+    let listed = schema["enum"].as_array().into_iter().flatten();
+    let constants = schema["oneOf"].as_array().into_iter().flatten().map(|one| &one["const"]);
+    listed.chain(constants).filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
 /// Follows one reference, into the contract's components or the schema's own definitions.
@@ -189,6 +205,9 @@ pub fn command(operation: &Operation) -> Command {
                 arg.value_parser(clap::value_parser!(i64)).value_name("N").allow_negative_numbers(true)
             }
             Kind::Texts => arg.action(ArgAction::Append).value_name("TEXT"),
+            Kind::Text if !field.words.is_empty() => {
+                arg.value_parser(PossibleValuesParser::new(&field.words))
+            }
             Kind::Text => arg.value_name("TEXT|@FILE"),
             Kind::Json => arg.value_name("JSON|@FILE"),
         };
@@ -246,7 +265,13 @@ pub fn fill(
 
 fn text_or_file(text: &str) -> Result<String, String> {
     match text.strip_prefix('@') {
-        None => Ok(text.to_owned()),
+        None => {
+            // A name is taken as it stands; who named a file by its path most likely wanted what is in it.
+            if text.contains(['/', '.']) && std::path::Path::new(text).is_file() {
+                note(&format!("writ: {text:?} is taken as the text itself; @{text} reads the file"));
+            }
+            Ok(text.to_owned())
+        }
         Some(file) => {
             std::fs::read_to_string(file).map_err(|error| format!("{file} cannot be read: {error}"))
         }
@@ -268,6 +293,17 @@ mod tests {
         ] {
             assert_eq!(name(path, operation), (noun.to_owned(), verb.to_owned()), "{operation}");
         }
+    }
+
+    #[test]
+    fn an_enumeration_lists_its_words() {
+        let operations = operations();
+        let budget = operations.iter().find(|one| (&*one.noun, &*one.verb) == ("budget", "set")).unwrap();
+        let mut command = command(budget);
+        let help = command.render_help().to_string();
+        assert!(help.contains("hour") && help.contains("total") && help.contains("workflow"), "{help}");
+        let wrong = ["set", "--level", "everything", "--amount", "1", "--period", "day"];
+        assert!(command.try_get_matches_from_mut(wrong).is_err());
     }
 
     #[test]

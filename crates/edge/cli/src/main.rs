@@ -12,6 +12,7 @@ mod output;
 mod session;
 mod special;
 
+use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command, value_parser};
 use contract::Operation;
 use exit::Failure;
@@ -96,6 +97,7 @@ async fn run(operations: &[Operation], matches: &ArgMatches) -> Result<(), Failu
     let session = Session {
         url: matches.get_one::<String>("url").cloned().unwrap_or_default(),
         key_file: matches.get_one::<PathBuf>("key-file").cloned(),
+        key_file_named: matches.value_source("key-file") == Some(ValueSource::CommandLine),
         tenant: matches.get_one::<String>("tenant").cloned(),
     };
     let format = matches.get_one::<Format>("output").copied().unwrap_or(Format::Table);
@@ -130,6 +132,11 @@ async fn run(operations: &[Operation], matches: &ArgMatches) -> Result<(), Failu
         let id = map.get("key").and_then(Value::as_str).unwrap_or_default().to_owned();
         map.insert("api_key".into(), json!(format!("{id}.{kept}")));
     }
-    special::finish(operation, rest, &mut value)?;
-    output::say(&output::render(&value, format)?)
+    special::finish(operation, rest, &mut value, format)?;
+    output::say(&output::render(&value, format)?)?;
+    let empty = value["items"].as_array().is_some_and(Vec::is_empty);
+    if empty && format == Format::Table && session.tenant.is_none() {
+        output::note("This is the key's own tenant; --tenant or WRIT_TENANT names another.");
+    }
+    Ok(())
 }

@@ -12,6 +12,8 @@ pub struct Session {
     pub url: String,
     /// File with the API key, if it is not in the environment.
     pub key_file: Option<PathBuf>,
+    /// Whether the file was named on the command line, which goes before the environment.
+    pub key_file_named: bool,
     /// Tenant to act in, if it is not the key's own.
     pub tenant: Option<String>,
 }
@@ -19,14 +21,20 @@ pub struct Session {
 impl Session {
     /// The key: from `--key-file`, else from `WRIT_KEY`. It is never an argument, where other users of the machine see it.
     fn key(&self) -> Result<String, Failure> {
+        let in_environment = std::env::var("WRIT_KEY").unwrap_or_default();
         match &self.key_file {
+            // Whichever were taken, somebody else might act than whoever typed this believes.
+            Some(file) if !self.key_file_named && !in_environment.is_empty() => Err(Failure::Usage(format!(
+                "WRIT_KEY and WRIT_KEY_FILE ({}) are both set; unset one, or say --key-file",
+                file.display()
+            ))),
             Some(file) => std::fs::read_to_string(file).map(|text| text.trim().to_owned()).map_err(|error| {
                 Failure::Usage(format!(
                     "the key file {} (--key-file, WRIT_KEY_FILE) cannot be read: {error}",
                     file.display()
                 ))
             }),
-            None => Ok(std::env::var("WRIT_KEY").unwrap_or_default()),
+            None => Ok(in_environment),
         }
     }
 

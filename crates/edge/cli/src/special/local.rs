@@ -93,9 +93,16 @@ pub async fn serve(file: Option<&PathBuf>) -> Result<(), Failure> {
         tracing::warn!(point, "{} is set: this process dies when it passes there", crash::VARIABLE);
     }
     let folder = config.folder.clone();
-    let mut running = server::serve(config, Arc::new(SystemClock), Arc::new(SystemIds))
-        .await
-        .map_err(|error| Failure::Other(format!("{} ({})", chain(&error), error.code())))?;
+    let mut running =
+        server::serve(config, Arc::new(SystemClock), Arc::new(SystemIds)).await.map_err(|error| {
+            let advice = match error.code() {
+                "edge.listen_failed" => {
+                    "\n      Name another address: listen in the configuration, or WRIT_LISTEN"
+                }
+                _ => "",
+            };
+            Failure::Other(format!("{} ({}){advice}", chain(&error), error.code()))
+        })?;
     say(&format!("writ serves http://{}", running.addr))?;
     if running.admin_key.is_some() {
         say(&format!("  administrator's key: {}", folder.join(server::admin::KEY_FILE).display()))?;

@@ -161,7 +161,7 @@ pub fn amend(operation: &Operation, command: Command) -> Command {
                 .long("file")
                 .action(ArgAction::Set)
                 .value_parser(value_parser!(PathBuf))
-                .help("Write the bundle here"),
+                .help("Write the bundle here; BUNDLE.evidence.tar if not given and nothing asks for JSON"),
         ),
         ("trust", "show") => command.arg(
             Arg::new("file")
@@ -232,7 +232,12 @@ pub async fn prepare(
 }
 
 /// Does what has to happen with a result before it is printed.
-pub fn finish(operation: &Operation, matches: &ArgMatches, value: &mut Value) -> Result<(), Failure> {
+pub fn finish(
+    operation: &Operation,
+    matches: &ArgMatches,
+    value: &mut Value,
+    format: Format,
+) -> Result<(), Failure> {
     let (member, bytes) = match (operation.noun.as_str(), operation.verb.as_str()) {
         ("evidence", "download") => {
             ("bundle_base64", value["bundle_base64"].as_str().and_then(local::base64_decode))
@@ -243,9 +248,13 @@ pub fn finish(operation: &Operation, matches: &ArgMatches, value: &mut Value) ->
         }
         _ => return Ok(()),
     };
-    let Some(file) = matches.get_one::<PathBuf>("file") else { return Ok(()) };
+    let named = matches.get_one::<PathBuf>("file").cloned();
+    // Nobody reads base64; programs that ask for JSON may.
+    let unnamed = (member == "bundle_base64" && format == Format::Table)
+        .then(|| matches.get_one::<String>("bundle").map(|id| PathBuf::from(format!("{id}.evidence.tar"))));
+    let Some(file) = named.or(unnamed.flatten()) else { return Ok(()) };
     let bytes = bytes.ok_or_else(|| Failure::Other(format!("the server sent no {member}")))?;
-    std::fs::write(file, bytes)
+    std::fs::write(&file, bytes)
         .map_err(|error| Failure::Other(format!("{} cannot be written: {error}", file.display())))?;
     value[member] = json!(format!("(written to {})", file.display()));
     Ok(())

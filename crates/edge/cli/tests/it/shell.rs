@@ -125,3 +125,50 @@ fn a_folder_is_made_ahead_and_looked_over() {
         run(doctor.env_remove("WRIT_KEY_FILE").env("WRIT_KEY", "key_none.00000000000000000000000000000000"));
     assert_eq!((code, state(&rows(&out), "key").as_str()), (1, "bad"), "{out}");
 }
+
+#[test]
+fn who_is_new_here_is_told_what_to_do() {
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path().join("data");
+    let server = Server::start(&folder);
+    let keyed = |args: &[&str]| {
+        let mut command = writ(args);
+        command.env("WRIT_URL", &server.url).env("WRIT_KEY_FILE", folder.join("admin.key"));
+        command.current_dir(place.path());
+        command
+    };
+    // An empty list of the platform's tenant is not an empty installation.
+    let (code, out, err) = run(&mut keyed(&["run", "list"]));
+    assert!(code == 0 && out.contains("(none)") && err.contains("--tenant or WRIT_TENANT"), "{out}{err}");
+    let (_, _, err) = run(&mut keyed(&["run", "list", "--tenant", "ten_main"]));
+    assert_eq!(err, "");
+    // Two keys in the environment: nobody guesses who acts.
+    let (code, _, err) = run(keyed(&["run", "list"]).env("WRIT_KEY", "key_x.00"));
+    assert!(code == 2 && err.contains("both set"), "{err}");
+    let file = folder.join("admin.key");
+    let (code, _, err) =
+        run(keyed(&["run", "list", "--key-file", file.to_str().unwrap()]).env("WRIT_KEY", "key_x.00"));
+    assert_eq!(code, 0, "{err}");
+    // A file's name where its content is meant.
+    std::fs::write(place.path().join("greet.yaml"), "name: greet\n").unwrap();
+    let mut publish = keyed(&["workflow", "publish", "--yaml", "greet.yaml", "--tenant", "ten_main"]);
+    let (_, _, err) = run(&mut publish);
+    assert!(err.contains("@greet.yaml reads the file"), "{err}");
+    // Evidence is a file, not a screen of base64.
+    let (_, out, err) =
+        run(&mut keyed(&["evidence", "export", "--all", "--tenant", "ten_main", "-o", "json"]));
+    let exported: Value = serde_json::from_str(&out).unwrap_or_else(|_| panic!("{out}{err}"));
+    let bundle = exported["bundle"].as_str().unwrap();
+    let (code, out, err) = run(&mut keyed(&["evidence", "download", bundle, "--tenant", "ten_main"]));
+    assert_eq!(code, 0, "{err}");
+    assert!(
+        out.contains("written to") && place.path().join(format!("{bundle}.evidence.tar")).is_file(),
+        "{out}"
+    );
+    // A port that is taken.
+    let address = server.url.trim_start_matches("http://").to_owned();
+    let mut second = writ(&["serve"]);
+    let (code, _, err) =
+        run(second.env("WRIT_FOLDER", place.path().join("other")).env("WRIT_LISTEN", address));
+    assert!(code == 1 && err.contains("edge.listen_failed") && err.contains("WRIT_LISTEN"), "{err}");
+}
