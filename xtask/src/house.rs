@@ -17,6 +17,7 @@
 //! They read names and text, not types: a rule that needs to understand Rust is
 //! a lint or a test of the crate concerned.
 
+pub(crate) mod abuse_cases;
 mod arrows;
 mod error_pages;
 mod fences;
@@ -99,7 +100,15 @@ const RULES: &[Rule] = &[
     Rule { name: "no machine's paths", check: machine_paths::check },
     Rule { name: "figures match the README", check: figures::check },
     Rule { name: "Python suites run", check: python_suites::check },
+    Rule { name: "abuse cases have tests", check: abuse_cases::check },
 ];
+
+/// Writes the page of abuse cases from the tests that there are.
+pub(crate) fn abuse() -> Result<(), Failure> {
+    let page = abuse_cases::written(&Tree::read()?).map_err(Failure::new)?;
+    let written = std::fs::write(abuse_cases::PAGE, page);
+    written.map_err(|error| Failure::new(format!("cannot write {}: {error}", abuse_cases::PAGE)))
+}
 
 /// Checks the working tree against every rule; prints all findings, then fails.
 pub(crate) fn run() -> Result<(), Failure> {

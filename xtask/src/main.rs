@@ -1,4 +1,4 @@
-//! The workspace's own commands: `cargo xtask demo|test|check|bench|house`.
+//! The workspace's own commands: `cargo xtask demo|test|check|bench|house|abuse`.
 //!
 //! What a person or a CI machine has to type is short (`make test`), what it
 //! does is long and must be the same for both. It stands here, in Rust, where it
@@ -38,7 +38,8 @@ usage: cargo xtask COMMAND [ARGS]
   check           formatting, house rules, lints, licences; runs no test
   bench [ARGS]    measure, then write the table of figures into README.md
   bench --table   only write the table, from bench/results/latest.json
-  house           the house rules alone";
+  house           the house rules alone
+  abuse           write docs/abuse-cases.md from the names of the tests";
 
 /// Why a command did not succeed, in words for the person who typed it.
 #[derive(Debug)]
@@ -81,6 +82,7 @@ fn run(command: &str, args: &[OsString]) -> Result<(), Failure> {
         "check" => test::check(),
         "bench" => bench::run(args),
         "house" => house::run(),
+        "abuse" => house::abuse(),
         "" | "help" | "-h" | "--help" => {
             println!("{USAGE}");
             Ok(())
