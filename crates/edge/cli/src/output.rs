@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn hostile_text_stays_in_its_cell() {
+    fn d10_hostile_text_stays_in_its_cell() {
         let items = json!({"items": [{"id": "run_1", "name": "a\u{1b}[2Jb\nc\u{202e}d", "x": {"y": 1}}]});
         let text = render(&items, Format::Table).unwrap();
         assert!(!text.contains('\u{1b}') && !text.contains('\u{202e}'));

@@ -535,7 +535,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused() {
+    fn g08_what_makes_no_sense_is_refused() {
         let purse = account("purse", None, None, Exceed::Never);
         let mut other = account("other", None, None, Exceed::Never);
         for amount in [0, -1, i64::MIN] {

@@ -459,7 +459,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_in_the_language_is_refused() {
+    fn c08_what_is_not_in_the_language_is_refused() {
         let many = "{{ a }}".repeat(TAGS_MAX + 1);
         let long = "x".repeat(SOURCE_BYTES_MAX + 1);
         for source in [

@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_more_than_data() {
+    fn c06_refuses_what_is_more_than_data() {
         let bomb = {
             let mut text = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x]\n");
             for n in 1..12 {

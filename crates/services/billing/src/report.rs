@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn hostile_names_stay_text() {
+    fn d10_hostile_names_stay_text() {
         let hostile = ["=cmd|' /C calc'!A0", "a\",\"b\nc", "<script>alert(1)</script>", "@x", "\u{1b}[2J&"];
         let report = report(&hostile.map(|name| (name, 5)));
         let csv = report.csv();

@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn opens_only_in_its_own_place_and_whole() {
+    fn h07_opens_only_in_its_own_place_and_whole() {
         let (a, b) = (TenantId::parse("ten_a").unwrap(), TenantId::parse("ten_b").unwrap());
         let (x, y) = (Id::parse("sec_x").unwrap(), Id::parse("sec_y").unwrap());
         let home = Place { tenant: &a, record: &x, version: 2 };

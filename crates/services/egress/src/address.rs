@@ -187,7 +187,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_block_at_both_of_its_borders() {
+    fn e01_e02_every_block_at_both_of_its_borders() {
         use IpClass::*;
         let table: &[(&str, IpClass)] = &[
             ("0.0.0.0", Unspecified),

@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_list_refuses_everything() {
+    fn i07_an_empty_list_refuses_everything() {
         let refused = Allowlist::default().permission(&Target::parse("https://a.example.com/").unwrap());
         assert!(matches!(refused, Err(Fault::DestinationRefused { .. })));
     }

@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_headers_one_by_one() {
+    fn e08_plain_headers_one_by_one() {
         let long = "a".repeat(MAX_HEADER_VALUE_BYTES + 1);
         let long_name = "a".repeat(MAX_HEADER_NAME_BYTES + 1);
         let reserved = Some("callers may not set it");

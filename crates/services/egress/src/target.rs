@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn refused_urls_and_why() {
+    fn e03_e06_refused_urls_and_why() {
         let long = format!("https://h.example/{}", "a".repeat(MAX_URL_BYTES));
         let long_label = format!("https://{}.example/", "a".repeat(64));
         let long_name = format!("https://{}example/", "a.".repeat(130));

@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_plainest_entries() {
+    fn f01_f02_f03_only_the_plainest_entries() {
         let name = |name: &'static [u8]| {
             changed(move |header| {
                 header[..100].fill(0);
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn limits() {
+    fn f04_limits() {
         let many = (0..=FILES_MAX).map(|n| (format!("f{n:03}"), vec![])).collect::<BTreeMap<_, _>>();
         assert_eq!(write(&many), Err(ArchiveError::TooLarge));
         let mut fits = many;

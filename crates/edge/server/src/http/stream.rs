@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_event_cannot_forge_another() {
+    fn i11_an_event_cannot_forge_another() {
         let event = ("7\nid: 8".to_owned(), "a\r\ndata: x".to_owned(), json!({"text": "b\n\ndata: c"}));
         assert_eq!(rendered(&event), "id: 7id: 8\nevent: adata: x\ndata: {\"text\":\"b\\n\\ndata: c\"}\n\n");
     }

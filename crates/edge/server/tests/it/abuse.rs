@@ -15,7 +15,7 @@ fn without_id(answer: &Answer) -> (u16, Value) {
 
 /// B1: what belongs to another tenant is answered exactly like what does not exist.
 #[tokio::test]
-async fn the_ids_of_another_tenant_do_not_exist() {
+async fn b01_b03_the_ids_of_another_tenant_do_not_exist() {
     let world = World::start().await;
     let other = world.second_tenant().await;
     let (_, stranger) = world.principal_in(&other, "foreign admin", &["tenant_admin"]).await;
@@ -64,7 +64,7 @@ async fn the_ids_of_another_tenant_do_not_exist() {
 
 /// B2: naming another tenant is refused, whether it exists or not.
 #[tokio::test]
-async fn another_tenant_cannot_be_named() {
+async fn b02_another_tenant_cannot_be_named() {
     let world = World::start().await;
     let other = world.second_tenant().await;
     let (_, stranger) = world.principal_in(&other, "foreign admin", &["tenant_admin"]).await;
@@ -93,7 +93,7 @@ async fn another_tenant_cannot_be_named() {
 
 /// B13: a member that a verb does not know is refused, and nothing is done.
 #[tokio::test]
-async fn no_verb_takes_a_member_that_it_does_not_know() {
+async fn b13_no_verb_takes_a_member_that_it_does_not_know() {
     let world = World::start().await;
     for (act, prepare) in EXAMPLES {
         if route_of(&world, act).is_none() {
@@ -135,7 +135,7 @@ async fn no_verb_takes_a_member_that_it_does_not_know() {
 
 /// B15, B16: a path has one spelling and a method is what the request line says.
 #[tokio::test]
-async fn tricks_with_paths_and_methods() {
+async fn b15_b16_tricks_with_paths_and_methods() {
     let world = World::start().await;
     let mut paths: Vec<&str> =
         world.house().domains.iter().flat_map(|domain| &domain.routes).map(|route| route.path).collect();
@@ -202,7 +202,7 @@ const CANARY: &str = "canary-4711";
 
 /// D13: whatever goes wrong, nobody learns what is behind.
 #[tokio::test]
-async fn errors_say_nothing_about_the_inside() {
+async fn d13_errors_say_nothing_about_the_inside() {
     let world = World::start().await;
     let mut answers = vec![
         world.ask(act::Method::Get, "/v1/nothing").send().await,

@@ -12,7 +12,7 @@ fn create(world: &World) -> Ask {
 }
 
 #[tokio::test]
-async fn bodies_that_are_not_one_json_object() {
+async fn c07_d11_bodies_that_are_not_one_json_object() {
     let world = World::start().await;
     let before = world.size(&world.tenant()).await;
     let deep = format!("{{\"name\":{}1{}}}", "[".repeat(5000), "]".repeat(5000));
@@ -63,7 +63,7 @@ async fn bodies_that_are_not_one_json_object() {
 }
 
 #[tokio::test]
-async fn bodies_that_are_too_large_or_too_slow() {
+async fn d12_bodies_that_are_too_large_or_too_slow() {
     let world = World::start_with(|config| {
         config.limits.body_bytes = 1024;
         config.limits.body_read_ms = 200;
@@ -103,7 +103,7 @@ async fn bodies_that_are_too_large_or_too_slow() {
 }
 
 #[tokio::test]
-async fn heads_that_two_programs_could_read_differently() {
+async fn d01_d03_heads_that_two_programs_could_read_differently() {
     let world = World::start().await;
     let key = &world.admin;
     for (what, head) in [
@@ -170,7 +170,7 @@ async fn heads_that_two_programs_could_read_differently() {
 }
 
 #[tokio::test]
-async fn hosts_and_origins_that_are_not_ours() {
+async fn d05_d06_d07_d09_hosts_and_origins_that_are_not_ours() {
     let world = World::start().await;
     let port = world.running.addr.port();
     let ask = || world.ask(Method::Get, "/v1/principals").key(&world.admin);
@@ -215,7 +215,7 @@ async fn hosts_and_origins_that_are_not_ours() {
 }
 
 #[tokio::test]
-async fn keys_are_read_from_one_place() {
+async fn a15_keys_are_read_from_one_place() {
     let world = World::start().await;
     let ask = |target: &str| world.ask(Method::Get, target);
     ask(&format!("/v1/keys?key={}", world.admin)).send().await.refused(401, "edge.credentials_missing");
@@ -308,7 +308,7 @@ async fn many_who_change_one_thing_get_in_one_after_the_other_or_are_told_to_com
 }
 
 #[tokio::test]
-async fn a_client_that_dawdles_is_let_go() {
+async fn d12_a_client_that_dawdles_is_let_go() {
     let world = World::start_with(|config| config.limits.header_read_ms = 200).await;
     for begun in ["", "GET /healthz HTTP/1.1\r\nHost: loc"] {
         let mut stream = TcpStream::connect(world.running.addr).await.unwrap();

@@ -92,7 +92,7 @@ async fn an_act_waits_is_granted_and_is_carried_out() {
 }
 
 #[tokio::test]
-async fn events_go_on_where_they_stopped_and_end_with_the_key() {
+async fn a16_events_go_on_where_they_stopped_and_end_with_the_key() {
     let world = World::start().await;
     let (_, key) = world.principal("watcher", &["operator"]).await;
     let make = async |name: &str| {
@@ -123,7 +123,7 @@ async fn events_go_on_where_they_stopped_and_end_with_the_key() {
 }
 
 #[tokio::test]
-async fn streams_are_bounded_and_end_with_the_server() {
+async fn d08_streams_are_bounded_and_end_with_the_server() {
     let world = World::start_with(|config| config.limits.streams = 1).await;
     let mut events = Events::open(&world, &world.admin, "/v1/events", &[]).await;
     let second = world.ask(Method::Get, "/v1/events").key(&world.admin).send().await;

@@ -95,7 +95,7 @@ async fn a_delivery_starts_one_run_however_often_it_comes() {
 }
 
 #[tokio::test]
-async fn what_is_not_signed_now_by_the_hooks_own_secret_is_turned_away() {
+async fn e09_e10_e11_e13_what_is_not_signed_now_by_the_hooks_own_secret_is_turned_away() {
     let desk = Desk::start().await;
     let house = House::with(&desk, 2).await;
     let now_s = house.clock.now_ms() / 1000;

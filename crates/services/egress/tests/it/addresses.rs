@@ -5,7 +5,7 @@ use egress::{Allowlist, Method, Request, Rule, Sent};
 use crate::house::{HOUSE, Names, Server, client, get, house_list, ok, parts, private};
 
 #[tokio::test]
-async fn a_refused_address_is_never_connected_to() {
+async fn e01_a_refused_address_is_never_connected_to() {
     let server = Server::answering(ok("secret")).await;
     let list = || {
         Allowlist::new(vec![Rule::parse(&format!("http://tenant.test:{}", server.port)).unwrap()]).unwrap()
@@ -56,7 +56,7 @@ async fn permission_for_private_addresses_stops_at_metadata() {
 }
 
 #[tokio::test]
-async fn the_address_that_was_judged_is_the_one_connected_to() {
+async fn e04_the_address_that_was_judged_is_the_one_connected_to() {
     // The name moves right after it was asked for: 127.0.0.2 is the place that a rebinding name wants reached.
     let server = Server::answering(ok("right")).await;
     let trap = Server::start_at(&format!("127.0.0.2:{}", server.port), |mut stream, seen| async move {
@@ -71,7 +71,7 @@ async fn the_address_that_was_judged_is_the_one_connected_to() {
 }
 
 #[tokio::test]
-async fn a_name_that_turns_private_is_refused_the_next_time() {
+async fn e04_a_name_that_turns_private_is_refused_the_next_time() {
     let server = Server::answering(ok("x")).await;
     let names = Names::new(&[(HOUSE, &[&["127.0.0.1"], &["169.254.169.254"]])]);
     let egress = client(names);

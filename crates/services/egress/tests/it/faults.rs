@@ -257,7 +257,7 @@ async fn the_body_stops() {
 }
 
 #[tokio::test]
-async fn the_body_drips() {
+async fn e07_the_body_drips() {
     let server = Server::start(|mut stream, seen| async move {
         seen.read(&mut stream).await;
         stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n").await.unwrap();

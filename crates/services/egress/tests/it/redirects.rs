@@ -61,7 +61,7 @@ async fn within_the_origin_credentials_and_headers_stay() {
 }
 
 #[tokio::test]
-async fn elsewhere_no_credential_arrives_and_none_comes_back() {
+async fn e05_elsewhere_no_credential_arrives_and_none_comes_back() {
     // house → second → second again → house. The third hop stays on its origin and the last one is back on the
     // first; both still go without.
     let home = Server::start(|mut stream, seen| async move {
@@ -115,7 +115,7 @@ async fn elsewhere_no_credential_arrives_and_none_comes_back() {
 }
 
 #[tokio::test]
-async fn destinations_that_are_not_followed() {
+async fn e05_destinations_that_are_not_followed() {
     let destination = "its destination is refused";
     let table = [
         ("http://other.test/", destination, "egress.destination_refused"),

@@ -176,7 +176,7 @@ async fn replies_that_are_fine() {
 }
 
 #[tokio::test]
-async fn a_body_without_end_is_cut_at_its_limit() {
+async fn e07_a_body_without_end_is_cut_at_its_limit() {
     for (head, piece) in [
         ("HTTP/1.1 200 OK\r\n\r\n", "x".repeat(8_192)),
         (

@@ -11,7 +11,7 @@ fn run(case: &Case) -> Result<Report, &'static str> {
 }
 
 #[test]
-fn every_case_comes_to_its_verdict() {
+fn f05_f06_every_case_comes_to_its_verdict() {
     let mut wrong = Vec::new();
     for case in cases() {
         let (code, detail) = match run(&case) {
@@ -45,7 +45,7 @@ fn every_code_is_the_verdict_of_some_case() {
 }
 
 #[test]
-fn whatever_byte_is_flipped_or_cut_the_bundle_is_refused() {
+fn g01_whatever_byte_is_flipped_or_cut_the_bundle_is_refused() {
     let log = story();
     let good = bundle(&story_run(&log));
     let trust = trust();

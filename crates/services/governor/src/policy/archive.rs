@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_plainest_archive_is_read() {
+    fn f01_f02_only_the_plainest_archive_is_read() {
         let rename = |name: &'static [u8]| {
             move |tar: &mut Vec<u8>| {
                 tar[..100].fill(0);
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_bounded() {
+    fn f04_sizes_are_bounded() {
         let of = |count: usize, size: usize| {
             let content: Vec<u8> = (0..size).map(|at| (at * 7919 % 251) as u8).collect();
             (0..count).map(|n| (format!("f{n}.rego"), content.clone())).collect::<BTreeMap<_, _>>()

@@ -42,7 +42,7 @@ fn rules_use_what_policies_may_use() {
 }
 
 #[test]
-fn rules_reach_for_nothing_outside() {
+fn c02_c04_rules_reach_for_nothing_outside() {
     for condition in [
         // C2: effects, the network, the clock, chance.
         "http.send({\"method\": \"get\", \"url\": \"http://127.0.0.1\"})",
@@ -163,7 +163,7 @@ fn rules_reach_for_nothing_outside() {
 }
 
 #[test]
-fn size_and_depth_are_bounded() {
+fn c05_size_and_depth_are_bounded() {
     let rules = |count: usize| (0..count).map(|n| format!("r{n} := {n}\n")).collect::<String>();
     let tower = |height: usize| {
         let steps: String = (1..height).map(|n| format!("r{n} if r{}\n\n", n - 1)).collect();
@@ -211,7 +211,7 @@ fn decided(rego: &str, change: Value) -> (Effect, String) {
 }
 
 #[test]
-fn what_takes_too_long_is_denied() {
+fn c01_what_takes_too_long_is_denied() {
     let list = json!({"args": {"list": (0..1_500).collect::<Vec<u32>>()}});
     let steps = |first: &str, step: &str, count: usize| {
         let steps: Vec<String> =
@@ -246,7 +246,7 @@ fn what_takes_too_long_is_denied() {
 }
 
 #[test]
-fn only_a_verdict_is_an_answer() {
+fn b17_only_a_verdict_is_an_answer() {
     let answers = |value: &str| {
         decided(&format!("package writ\n\nverdict := {value} if input.action != \"\"\n"), json!({}))
     };
@@ -367,7 +367,7 @@ fn nothing_is_not_something() {
 }
 
 #[test]
-fn names_are_data() {
+fn c03_names_are_data() {
     // C3: nothing of the input is ever read as Rego.
     let rego = when("input.action in {\"flows.run.start\"}");
     for action in [

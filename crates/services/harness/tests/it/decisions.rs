@@ -123,7 +123,7 @@ async fn a_decision_is_final_and_says_so() {
 }
 
 #[tokio::test]
-async fn what_has_changed_since_people_saw_it_is_not_done() {
+async fn i06_what_has_changed_since_people_saw_it_is_not_done() {
     let house = House::new(21).await;
     let ann = house.person("ann").await;
     let joe = house.person("joe").await.principal.id;

@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn hostile_text_comes_out_as_its_characters() {
+    fn d10_hostile_text_comes_out_as_its_characters() {
         for (text, expected) in [
             ("plain *bold* text", "plain *bold* text"),
             ("<!channel> hello", "&lt;!channel&gt; hello"),
