@@ -134,10 +134,16 @@ pub fn of_reply(action: &Action, params: &Map<String, Value>, reply: &Reply) -> 
     }
 }
 
-/// `Retry-After` in seconds (RFC 9110 §10.2.3), capped. A date is not read: clocks differ.
+/// `Retry-After` in seconds or as a date (RFC 9110 §10.2.3), capped. A date is taken against the reply's own, so that it
+/// does not matter whose clock is right.
 fn retry_after_ms(reply: &Reply) -> Option<i64> {
-    let seconds: i64 = reply.headers.get("retry-after")?.to_str().ok()?.trim().parse().ok()?;
-    Some(seconds.checked_mul(1000)?.clamp(0, RETRY_AFTER_MS_MAX))
+    let header = |name: &str| Some(reply.headers.get(name)?.to_str().ok()?.trim());
+    let asked = header("retry-after")?;
+    let wait_ms = match asked.parse::<i64>() {
+        Ok(seconds) => seconds.checked_mul(1000)?,
+        Err(_) => egress::date::until_ms(asked, header("date")?)?,
+    };
+    Some(wait_ms.clamp(0, RETRY_AFTER_MS_MAX))
 }
 
 /// What may follow an unknown outcome.
@@ -192,6 +198,7 @@ mod tests {
 
     fn reply(status: u16, retry_after: Option<&str>, body: &str) -> Reply {
         let mut headers = HeaderMap::new();
+        headers.insert("date", "Thu, 01 Jan 1970 00:00:10 GMT".parse().unwrap());
         if let Some(text) = retry_after {
             headers.insert("retry-after", text.parse().unwrap());
         }
@@ -226,7 +233,11 @@ mod tests {
             (429, Some("99999999"), Retry::Later(Some(RETRY_AFTER_MS_MAX))),
             (429, Some("-5"), Retry::Later(Some(0))),
             (429, Some("9223372036854775807"), Retry::Later(None)),
-            (429, Some("Fri, 31 Dec 1999 23:59:59 GMT"), Retry::Later(None)),
+            // The reply says that it is Thu, 01 Jan 1970 00:00:10.
+            (429, Some("Thu, 01 Jan 1970 00:00:47 GMT"), Retry::Later(Some(37_000))),
+            (429, Some("Thu, 01 Jan 1970 00:00:00 GMT"), Retry::Later(Some(0))),
+            (429, Some("Fri, 31 Dec 1999 23:59:59 GMT"), Retry::Later(Some(RETRY_AFTER_MS_MAX))),
+            (429, Some("Someday, 31 Dec 1999 23:59:59 GMT"), Retry::Later(None)),
             (401, None, Retry::Later(None)),
             (400, None, Retry::Never),
             (403, None, Retry::Never),

@@ -28,12 +28,13 @@
 //! effect?".
 //!
 //! What it does not do: retry (the caller knows what may happen twice), decide who may call what (that is
-//! policy), interpret replies, follow `Retry-After`, speak HTTP/2, or keep a body that is not framed apart from
+//! policy), interpret replies, wait as `Retry-After` says (what it says is read by [`date`]), speak HTTP/2, or keep a body that is not framed apart from
 //! a truncated one: over plain HTTP a reply that ends by closing cannot be told from a cut one.
 
 mod address;
 mod allowlist;
 mod client;
+pub mod date;
 mod error;
 mod header;
 mod limits;

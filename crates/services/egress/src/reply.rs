@@ -71,7 +71,8 @@ pub(crate) struct Reading {
 
 impl ReplyStream {
     pub(crate) fn new(reply: http::Response<Incoming>, link: Link, slot: Slot, reading: Reading) -> Self {
-        let (head, body) = reply.into_parts();
+        let (mut head, body) = reply.into_parts();
+        crate::date::complete(&mut head.headers, (reading.clock)());
         Self {
             status: head.status,
             headers: head.headers,
