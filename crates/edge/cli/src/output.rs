@@ -105,6 +105,9 @@ pub fn render(value: &Value, format: Format) -> Result<String, Failure> {
 
 fn list(items: &[Value]) -> String {
     let Some(first) = items.first().and_then(Value::as_object) else { return "(none)".into() };
+    if first.get("fact").is_some_and(Value::is_object) {
+        return facts(items);
+    }
     let plain = |name: &str| first.get(name).is_some_and(|value| !value.is_object());
     let mut columns: Vec<&str> = LEADING.iter().copied().filter(|name| plain(name)).collect();
     columns.extend(first.keys().map(String::as_str).filter(|name| plain(name) && !LEADING.contains(name)));
@@ -116,6 +119,27 @@ fn list(items: &[Value]) -> String {
         table.add_row(
             columns.iter().map(|name| time(name, &item[*name]).unwrap_or_else(|| cell(&item[*name]))),
         );
+    }
+    table.trim_fmt()
+}
+
+/// Facts have columns of their own: when, what, by whom, how it was decided, and of what its outcome speaks.
+fn facts(items: &[Value]) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(["AT", "KIND", "ACTOR", "DECISION", "STEP/CODE"]);
+    for item in items {
+        let outcome = &item["fact"]["outcome"];
+        // A fact of a step names it, one that failed says why, and one that ended says how.
+        let said = ["step", "code", "outcome", "status"].map(|name| outcome[name].as_str());
+        let said = match said {
+            [step, None, Some(ended), _] | [step, None, None, Some(ended)] => [step, Some(ended)],
+            [step, code, _, _] => [step, code],
+        };
+        let said = said.into_iter().flatten().collect::<Vec<_>>().join(" ");
+        let at = time("at_ms", &item["at_ms"]).unwrap_or_else(|| cell(&item["at_ms"]));
+        let said = if said.is_empty() { "-".to_owned() } else { cut(&said) };
+        table.add_row([at, cell(&item["kind"]), cell(&item["actor"]), cell(&item["decision"]), said]);
     }
     table.trim_fmt()
 }
@@ -241,6 +265,32 @@ mod tests {
             assert!(render(&value, Format::Json).unwrap().contains("1795232472123"));
         }
         assert!(render(&json!({"expires_at_ms": null}), Format::Table).unwrap().ends_with("expires_at  -"));
+    }
+
+    #[test]
+    fn facts_say_when_what_who_how_decided_and_of_what() {
+        let fact = |kind: &str, decision: Value, outcome: Value| {
+            json!({"index": 7, "kind": kind, "at_ms": 1_795_232_472_123_i64, "act": "flows.tool.call", "actor": "svc_flows",
+                   "decision": decision, "fact": {"outcome": outcome}})
+        };
+        let items = json!({"items": [
+            fact("flows.tool.intended", json!("ALLOW"), json!({"step": "fetch", "action": "incident.get"})),
+            fact("flows.tool.finished", Value::Null, json!({"step": "fetch", "outcome": "failed", "code": "flows.throttled"})),
+            fact("flows.run.finished", Value::Null, json!({"outcome": "done\u{1b}"})),
+            fact("models.call.finished", Value::Null, json!({"call": "cal_1", "status": "answered"})),
+            fact("flows.run.created", Value::Null, json!({})),
+        ], "next": "5"});
+        let text = render(&items, Format::Table).unwrap();
+        let rows: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+        let at = ["2026-11-21", "03:41:12Z"];
+        let row = |rest: &[&'static str]| [&at[..], rest].concat();
+        assert_eq!(rows[0], ["AT", "KIND", "ACTOR", "DECISION", "STEP/CODE"]);
+        assert_eq!(rows[1], row(&["flows.tool.intended", "svc_flows", "ALLOW", "fetch"]));
+        assert_eq!(rows[2], row(&["flows.tool.finished", "svc_flows", "-", "fetch", "flows.throttled"]));
+        assert_eq!(rows[3], row(&["flows.run.finished", "svc_flows", "-", "done·"]));
+        assert_eq!(rows[4], row(&["models.call.finished", "svc_flows", "-", "answered"]));
+        assert_eq!(rows[5], row(&["flows.run.created", "svc_flows", "-", "-"]));
+        assert!(!text.contains("flows.tool.call") && !text.contains("INDEX"));
     }
 
     #[test]
