@@ -17,6 +17,7 @@ mod ctx;
 mod domain;
 mod fault;
 mod ids;
+pub mod page;
 mod verb;
 
 pub use args::parse;

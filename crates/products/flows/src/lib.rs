@@ -15,13 +15,13 @@
 pub mod connector;
 pub mod effect;
 pub mod hook;
-mod page;
 pub mod run;
 pub mod schema;
 pub mod template;
 pub mod workflow;
 pub mod yaml;
 
+pub(crate) use act::page;
 use act::{Domain, JobSpec};
 use contracts::models::ModelCalls;
 use custody::Custody;

@@ -3,7 +3,7 @@
 //! A cursor is the key and id of the last row shown. It is not trusted: it is only a place to go on from within the
 //! tenant and the prefix that the route has chosen itself.
 
-use act::{Fault, QueryCtx};
+use crate::{Fault, Param, QueryCtx};
 use kernel::{Id, hex};
 use serde_json::{Value, json};
 use store::{Found, PAGE_MAX, Range};
@@ -12,11 +12,11 @@ use store::{Found, PAGE_MAX, Range};
 const PAGE: usize = 50;
 
 /// Query parameters of every list.
-pub const PARAMS: [act::Param; 2] = [AFTER, LIMIT];
+pub const PARAMS: [Param; 2] = [AFTER, LIMIT];
 /// The cursor.
-pub const AFTER: act::Param = act::Param { name: "after", summary: "Cursor of the page before, from `next`" };
+pub const AFTER: Param = Param { name: "after", summary: "Cursor of the page before, from `next`" };
 /// The size.
-pub const LIMIT: act::Param = act::Param { name: "limit", summary: "Rows, at most 200" };
+pub const LIMIT: Param = Param { name: "limit", summary: "Rows, at most 200" };
 
 /// How many rows a list's query asks for.
 pub fn limit(query: &QueryCtx<'_>) -> Result<usize, Fault> {
