@@ -24,11 +24,8 @@ use serde_json::{Value, json};
 
 use crate::{
     contract::{Answer, Ask, Tokens, Usage},
-    digest, prompt, strict_json,
-    wire::{
-        self, Failure, MALFORMED, OVERSIZED, ProviderError, REFUSED, REPLY_BYTES_MAX, RequestParts,
-        TOOL_CALL, TRUNCATED,
-    },
+    digest, prompt,
+    wire::{self, Failure, MALFORMED, ProviderError, REFUSED, RequestParts, Shape, TOOL_CALL, TRUNCATED},
 };
 
 /// Path below the provider's base address (`https://host`).
@@ -81,42 +78,18 @@ pub(crate) fn reply_of(
     body: &[u8],
     raw_digest: String,
 ) -> Result<Answer, ProviderError> {
-    let fail = |(class, code): Failure, usage, error: Option<&Value>| {
-        let provider_type = error.and_then(|error| error.get("type")).and_then(wire::provider_word);
-        let provider_code = error.and_then(error_code).and_then(wire::provider_word);
-        Err(ProviderError {
-            class,
-            code,
-            status,
-            provider_code,
-            provider_type,
-            usage,
-            raw_digest: raw_digest.clone(),
-        })
-    };
-    let parsed = if body.len() > REPLY_BYTES_MAX {
-        None
-    } else {
-        strict_json::parse(body).ok().filter(Value::is_object)
-    };
-    if status != 200 {
-        let error = parsed.as_ref().and_then(|parsed| parsed.get("error"));
-        return fail(status_class(status, headers, error), wire::usage_of_refusal(status), error);
-    }
-    if body.len() > REPLY_BYTES_MAX {
-        return fail(OVERSIZED, Usage::Unknown, None);
-    }
-    let Some(parsed) = parsed else { return fail(MALFORMED, Usage::Unknown, None) };
-    if let Some(error) = parsed.get("error").filter(|error| error.is_object()) {
-        // A gateway's, or the error event of a stream that had begun.
-        return fail(error_class(headers, error), usage_of(&parsed), Some(error));
-    }
-    let usage = usage_of(&parsed);
-    match content_of(&parsed) {
-        Ok((body, model)) => Ok(Answer { body, model, fingerprint: None, usage, raw_digest }),
-        Err(failure) => fail(failure, usage, None),
-    }
+    wire::reply_of(&SHAPE, status, headers, body, raw_digest)
 }
+
+const SHAPE: Shape = Shape {
+    error: |reply| reply.get("error").filter(|error| error.is_object()),
+    words: |error| (error_code(error), error.get("type")),
+    status: status_class,
+    inner: error_class,
+    usage: usage_of,
+    content: content_of,
+    fingerprint: |_| None,
+};
 
 /// The answer's body and the model's name out of a message.
 fn content_of(reply: &Value) -> Result<(Value, String), Failure> {

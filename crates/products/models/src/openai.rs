@@ -28,7 +28,7 @@ pub use crate::wire::{Class, ProviderError, REPLY_BYTES_MAX, RETRY_AFTER_MS_MAX,
 use crate::{
     contract::{Answer, Ask, MODEL_NAME_BYTES_MAX, Tokens, Usage},
     digest, prompt, strict_json,
-    wire::{self, FILTERED, Failure, MALFORMED, OVERSIZED, REFUSED, TOOL_CALL, TRUNCATED},
+    wire::{self, FILTERED, Failure, MALFORMED, REFUSED, Shape, TOOL_CALL, TRUNCATED},
 };
 
 /// Path below the provider's base address (`https://host/v1`).
@@ -90,62 +90,34 @@ pub(crate) fn reply_of(
     body: &[u8],
     raw_digest: String,
 ) -> Result<Answer, ProviderError> {
-    let fail = |(class, code): Failure, usage, error: Option<&Value>| {
-        let word = |field| error.and_then(|error| error.get(field)).and_then(wire::provider_word);
-        let (provider_code, provider_type) = (word("code"), word("type"));
-        Err(ProviderError {
-            class,
-            code,
-            status,
-            provider_code,
-            provider_type,
-            usage,
-            raw_digest: raw_digest.clone(),
-        })
+    wire::reply_of(&SHAPE, status, headers, body, raw_digest)
+}
+
+const SHAPE: Shape = Shape {
+    error: error_of,
+    words: |error| (error.get("code"), error.get("type")),
+    status: status_class,
+    inner: inner_class,
+    usage: usage_of,
+    content: content_of,
+    fingerprint: fingerprint_of,
+};
+
+/// Some gateways report a failure inside a 200. Their code, if it is a status, says which.
+fn inner_class(headers: &[(String, String)], error: &Value) -> Failure {
+    let inner = match error.get("code") {
+        Some(Value::Number(code)) => code.as_u64().and_then(|code| u16::try_from(code).ok()),
+        Some(Value::String(code)) if code == "rate_limit_exceeded" => Some(429),
+        Some(Value::String(code)) => code.parse().ok(),
+        _ => None,
     };
-    let parsed = if body.len() > REPLY_BYTES_MAX {
-        None
-    } else {
-        strict_json::parse(body).ok().filter(Value::is_object)
-    };
-    if status != 200 {
-        let error = parsed.as_ref().map(|parsed| error_of(parsed).unwrap_or(&Value::Null));
-        return fail(status_class(status, headers, error), wire::usage_of_refusal(status), error);
-    }
-    if body.len() > REPLY_BYTES_MAX {
-        return fail(OVERSIZED, Usage::Unknown, None);
-    }
-    let Some(parsed) = parsed else {
-        return fail(MALFORMED, Usage::Unknown, None);
-    };
-    if let Some(error) = error_of(&parsed) {
-        // Some gateways report a failure inside a 200. Their code, if it is a status, says which.
-        let inner = match error.get("code") {
-            Some(Value::Number(code)) => code.as_u64().and_then(|code| u16::try_from(code).ok()),
-            Some(Value::String(code)) if code == "rate_limit_exceeded" => Some(429),
-            Some(Value::String(code)) => code.parse().ok(),
-            _ => None,
-        };
-        let failure = status_class(inner.filter(|inner| *inner >= 400).unwrap_or(500), headers, Some(error));
-        return fail(failure, usage_of(&parsed), Some(error));
-    }
-    let usage = usage_of(&parsed);
-    match content_of(&parsed) {
-        Ok((body, model)) => Ok(Answer {
-            body,
-            model,
-            fingerprint: parsed
-                .get("system_fingerprint")
-                .and_then(Value::as_str)
-                .filter(|text| {
-                    text.len() <= MODEL_NAME_BYTES_MAX && text.bytes().all(|byte| byte.is_ascii_graphic())
-                })
-                .map(str::to_owned),
-            usage,
-            raw_digest,
-        }),
-        Err(failure) => fail(failure, usage, None),
-    }
+    status_class(inner.filter(|inner| *inner >= 400).unwrap_or(500), headers, Some(error))
+}
+
+fn fingerprint_of(reply: &Value) -> Option<String> {
+    let text = reply.get("system_fingerprint")?.as_str()?;
+    let plain = text.len() <= MODEL_NAME_BYTES_MAX && text.bytes().all(|byte| byte.is_ascii_graphic());
+    plain.then(|| text.to_owned())
 }
 
 /// The answer's body and the model's name out of a completion.

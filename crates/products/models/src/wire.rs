@@ -3,7 +3,9 @@
 //!
 //! A dialect is two pure functions, `request` and `reply`, and where the provider streams a third thing, an
 //! [`crate::stream::Assembly`]. They differ in names and shapes. They do not differ in what follows from a failure:
-//! a caller that waits, gives up or asks another model decides by [`Class`], whoever answered.
+//! a caller that waits, gives up or asks another model decides by [`Class`], whoever answered. Nor do they differ in the
+//! order in which a reply is doubted: too large, not JSON, an error inside a 200, and only then an answer. That order
+//! stands in one place, [`reply_of`]; a dialect says where its things stand ([`Shape`]).
 //!
 //! Rules for those who add a dialect: a provider's message is never kept, because messages repeat keys ("Incorrect API
 //! key provided: sk-…") and prompts; its codes are, if they are plain words ([`provider_word`]). A reply that used
@@ -12,7 +14,8 @@
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::contract::{MODEL_NAME_BYTES_MAX, Usage};
+use crate::contract::{Answer, MODEL_NAME_BYTES_MAX, Usage};
+use crate::strict_json;
 
 /// Largest whole reply that is read, in bytes. The outbound client is given the same bound.
 pub const REPLY_BYTES_MAX: usize = 1024 * 1024;
@@ -30,6 +33,14 @@ pub struct RequestParts {
     pub body: Value,
 }
 
+impl RequestParts {
+    /// Size of the body as it is sent.
+    pub fn bytes(&self) -> usize {
+        // A JSON value always serialises.
+        serde_json::to_vec(&self.body).map_or(usize::MAX, |body| body.len())
+    }
+}
+
 /// What the caller should make of a failed call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(tag = "class", rename_all = "snake_case")]
@@ -37,7 +48,7 @@ pub enum Class {
     /// The same request may succeed later.
     Retryable {
         /// How long the provider asks to wait, in milliseconds, at most [`RETRY_AFTER_MS_MAX`]. `None` if it does
-        /// not say, or says it as a date.
+        /// not say.
         retry_after_ms: Option<u64>,
     },
     /// The model or the provider's filter declined this text. Asking again changes nothing.
@@ -96,18 +107,85 @@ pub(crate) fn retryable(headers: &[(String, String)], code: &'static str) -> Fai
     if header(headers, "x-should-retry") == Some("false") {
         return (Class::Misconfigured, code);
     }
-    let retry_after_ms = retry_after_ms(header(headers, "retry-after-ms"), header(headers, "retry-after"));
+    let retry_after_ms = retry_after_ms(headers);
     (Class::Retryable { retry_after_ms }, code)
 }
 
-/// `retry-after-ms` before `retry-after`, as the vendors' clients have it; both may have a fraction. A date needs a
-/// clock and is left to the caller's own back-off.
-fn retry_after_ms(milliseconds: Option<&str>, seconds: Option<&str>) -> Option<u64> {
+/// `retry-after-ms` before `retry-after`, as the vendors' clients have it; both may have a fraction. A date
+/// (RFC 9110 §10.2.3) is taken against the reply's own.
+fn retry_after_ms(headers: &[(String, String)]) -> Option<u64> {
     let number =
         |text: Option<&str>| text?.parse::<f64>().ok().filter(|number| number.is_finite() && *number >= 0.0);
-    let wait = number(milliseconds).or_else(|| number(seconds).map(|seconds| seconds * 1_000.0))?;
-    // A float that is too large saturates when it is cast.
-    Some((wait.ceil() as u64).min(RETRY_AFTER_MS_MAX))
+    let (milliseconds, seconds) = (header(headers, "retry-after-ms"), header(headers, "retry-after"));
+    if let Some(wait) = number(milliseconds).or_else(|| number(seconds).map(|seconds| seconds * 1_000.0)) {
+        // A float that is too large saturates when it is cast.
+        return Some((wait.ceil() as u64).min(RETRY_AFTER_MS_MAX));
+    }
+    let wait_ms = egress::date::until_ms(seconds?, header(headers, "date")?)?;
+    Some(u64::try_from(wait_ms).unwrap_or(0).min(RETRY_AFTER_MS_MAX))
+}
+
+/// Where a dialect's replies have their things.
+pub(crate) struct Shape {
+    /// What a reply says went wrong, if anything.
+    pub error: fn(&Value) -> Option<&Value>,
+    /// An error's code and type.
+    pub words: fn(&Value) -> (Option<&Value>, Option<&Value>),
+    /// What a status other than 200 means.
+    pub status: fn(u16, &[(String, String)], Option<&Value>) -> Failure,
+    /// What an error inside a 200 means.
+    pub inner: fn(&[(String, String)], &Value) -> Failure,
+    /// What a reply says it used.
+    pub usage: fn(&Value) -> Usage,
+    /// The answer's body and the model's name.
+    pub content: fn(&Value) -> Result<(Value, String), Failure>,
+    /// The fingerprint of what served it.
+    pub fingerprint: fn(&Value) -> Option<String>,
+}
+
+/// Reads a whole reply, or what a stream was put together to; `raw_digest` is of the bytes that were received. Whatever is
+/// not understood is a failure, and a failure carries what is known to have been used.
+#[expect(clippy::result_large_err, reason = "one per network call, and no larger than the answer")]
+pub(crate) fn reply_of(
+    shape: &Shape,
+    status: u16,
+    headers: &[(String, String)],
+    body: &[u8],
+    raw_digest: String,
+) -> Result<Answer, ProviderError> {
+    let fail = |(class, code): Failure, usage, error: Option<&Value>| {
+        let (provider_code, provider_type) = error.map_or((None, None), shape.words);
+        Err(ProviderError {
+            class,
+            code,
+            status,
+            provider_code: provider_code.and_then(provider_word),
+            provider_type: provider_type.and_then(provider_word),
+            usage,
+            raw_digest: raw_digest.clone(),
+        })
+    };
+    let oversized = body.len() > REPLY_BYTES_MAX;
+    let parsed = if oversized { None } else { strict_json::parse(body).ok().filter(Value::is_object) };
+    if status != 200 {
+        let error = parsed.as_ref().and_then(shape.error);
+        return fail((shape.status)(status, headers, error), usage_of_refusal(status), error);
+    }
+    if oversized {
+        return fail(OVERSIZED, Usage::Unknown, None);
+    }
+    let Some(parsed) = parsed else { return fail(MALFORMED, Usage::Unknown, None) };
+    let usage = (shape.usage)(&parsed);
+    if let Some(error) = (shape.error)(&parsed) {
+        // A gateway's, or the error of a stream that had begun.
+        return fail((shape.inner)(headers, error), usage, Some(error));
+    }
+    match (shape.content)(&parsed) {
+        Ok((body, model)) => {
+            Ok(Answer { body, model, fingerprint: (shape.fingerprint)(&parsed), usage, raw_digest })
+        }
+        Err(failure) => fail(failure, usage, None),
+    }
 }
 
 /// What a reply other than 200 has used: nothing where the request was turned away, unknown where the provider
@@ -151,5 +229,37 @@ pub(crate) fn count(value: Option<&Value>) -> Option<u64> {
     match value {
         None | Some(Value::Null) => Some(0),
         Some(count) => count.as_u64(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_is_read_in_every_form_and_has_a_bound() {
+        let date = "Sun, 06 Nov 1994 08:49:37 GMT";
+        for (headers, expected) in [
+            (vec![("retry-after", "7")], Some(7_000)),
+            (vec![("retry-after", "0.5")], Some(500)),
+            (vec![("retry-after-ms", "250"), ("retry-after", "7")], Some(250)),
+            (vec![("Retry-After", "Sun, 06 Nov 1994 08:50:07 GMT"), ("Date", date)], Some(30_000)),
+            (vec![("retry-after", "Sunday, 06-Nov-94 08:50:07 GMT"), ("date", date)], Some(30_000)),
+            (vec![("retry-after", "Sun, 06 Nov 1994 08:49:00 GMT"), ("date", date)], Some(0)),
+            (
+                vec![("retry-after", "Fri, 31 Dec 9999 23:59:59 GMT"), ("date", date)],
+                Some(RETRY_AFTER_MS_MAX),
+            ),
+            (vec![("retry-after", "1e300")], Some(RETRY_AFTER_MS_MAX)),
+            (vec![("retry-after", "Sun, 06 Nov 1994 08:50:07 GMT")], None),
+            (vec![("retry-after", "soon"), ("date", date)], None),
+            (vec![("retry-after", "-7")], None),
+            (vec![], None),
+        ] {
+            let headers: Vec<(String, String)> =
+                headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            let expected = (Class::Retryable { retry_after_ms: expected }, "c");
+            assert_eq!(retryable(&headers, "c"), expected, "{headers:?}");
+        }
     }
 }

@@ -31,6 +31,7 @@ use act::Domain;
 pub const CODES: &[(&str, &str)] = &[
     ("billing.unpriced", "the price book has no price for this model"),
     ("billing.prices_invalid", "the price book does not follow its format"),
+    ("billing.run_limit", "the call can come to more than its run may still cost"),
     ("budget.currency", "a budget counts another currency than the price book in force"),
     ("budget.exhausted", "a budget has not enough left for the call, which was not made"),
     ("budget.invalid", "what was asked for makes no budget"),

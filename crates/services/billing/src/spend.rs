@@ -21,9 +21,15 @@
 //! least a byte long), and all the output that was allowed counts as produced. What nobody measured is settled at that
 //! bound, because a provider that does not say what it used may bill it all; the usage row says so.
 //!
+//! A *brake* is the same for one run: what its workflow allows it to cost, with everything that is a part of it. Its account
+//! is the run's own, so branches that ask at once cannot each take what is left once.
+//!
 //! Ids of transfers are made from the call's id, so a hold or a settlement that is tried again is the same one.
 
-use crate::budget::{BudgetDoc, BudgetError, Level, Measure, matching, spent_account, tenant_account};
+use crate::budget::{
+    BudgetDoc, BudgetError, Level, Measure, brake_account, matching, runs_account, spent_account,
+    tenant_account,
+};
 use crate::price::{ModelPrice, Tokens, book};
 use act::{Class, Fault};
 use kernel::Id;
@@ -40,6 +46,8 @@ pub const HOLD_MS: i64 = 3_600_000;
 /// How many times the tokens that were held for a provider's count may be and still be taken for a measurement. What is
 /// held is an upper bound already; this leaves room for what providers add to a prompt by themselves.
 pub const BELIEF_TIMES_MAX: u64 = 16;
+/// Most brakes of one call: runs stand in one another a few deep.
+pub const BRAKES_MAX: usize = 16;
 /// Largest count that is taken for a measurement: the largest integer that every reader of JSON keeps (RFC 8259, section 6).
 pub const COUNT_MAX: u64 = (1 << 53) - 1;
 
@@ -58,6 +66,17 @@ pub struct Spend {
     pub input_tokens: u64,
     /// Most tokens of output.
     pub output_tokens: u64,
+    /// What the runs that it is for may cost; at most [`BRAKES_MAX`].
+    pub brakes: Vec<Brake>,
+}
+
+/// What a run may cost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Brake {
+    /// The run.
+    pub run: Id,
+    /// In millionths of the currency.
+    pub most_micros: i64,
 }
 
 /// What a call is held at.
@@ -85,8 +104,11 @@ pub struct Held {
     pub hold: Id,
     /// The account that it is held against.
     pub account: Id,
-    /// The budget of that account; none for the tenant's own costs.
+    /// The budget of that account; none for the tenant's own costs and for brakes.
     pub budget: Option<Id>,
+    /// The run that a brake is of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<Id>,
     /// What it counts.
     pub measure: Measure,
     /// How much is held.
@@ -163,9 +185,11 @@ fn number(count: u64) -> i64 {
 /// An account to be held against, and for which budget.
 struct Line {
     account: AccountSpec,
-    level: Level,
+    /// The other side.
+    credit: AccountSpec,
     measure: Measure,
     budget: Option<Id>,
+    run: Option<Id>,
 }
 
 /// What a spend is held against: every budget that it falls under, and the tenant's own costs in any case.
@@ -183,16 +207,34 @@ async fn lines(view: &View, spend: &Spend, currency: &str) -> Result<Vec<Line>, 
             let error = BudgetError::Currency { budget: budget.unit.clone(), prices: currency.to_owned() };
             return Err(Fault::from(error).with(json!({"budget": budget.id})));
         }
+        let account = budget.account(view.at_ms());
         lines.push(Line {
-            account: budget.account(view.at_ms()),
-            level: budget.level,
+            credit: spent_account(budget.level, &account.unit),
+            account,
             measure: budget.measure,
             budget: Some(budget.id.clone()),
+            run: None,
         });
     }
     if !budgets.iter().any(|budget| (budget.level, budget.measure) == (Level::Tenant, Measure::Cost)) {
         let account = tenant_account(currency, view.at_ms());
-        lines.push(Line { account, level: Level::Tenant, measure: Measure::Cost, budget: None });
+        let credit = spent_account(Level::Tenant, &account.unit);
+        lines.push(Line { account, credit, measure: Measure::Cost, budget: None, run: None });
+    }
+    if spend.brakes.len() > BRAKES_MAX {
+        return Err(act::internal("a call with too many brakes"));
+    }
+    for brake in &spend.brakes {
+        let account = brake_account(&brake.run, currency, brake.most_micros)
+            .ok_or_else(|| act::internal("a run's id makes no account"))?;
+        let run = Some(brake.run.clone());
+        lines.push(Line {
+            account,
+            credit: runs_account(currency),
+            measure: Measure::Cost,
+            budget: None,
+            run,
+        });
     }
     Ok(lines)
 }
@@ -220,13 +262,12 @@ pub async fn take(view: &View, spend: &Spend) -> Result<Taken, Fault> {
             continue;
         }
         let hold = transfer_id(&spend.call, n, "");
-        let credit = spent_account(line.level, &line.account.unit);
         operations.push(Operation::Transfer(Transfer {
             id: hold.clone(),
             reference: spend.call.clone(),
             step: Step::Hold {
                 debit: line.account.id.clone(),
-                credit: credit.id.clone(),
+                credit: line.credit.id.clone(),
                 amount,
                 expires_at_ms: view.at_ms().saturating_add(HOLD_MS),
             },
@@ -235,11 +276,12 @@ pub async fn take(view: &View, spend: &Spend) -> Result<Taken, Fault> {
             hold,
             account: line.account.id.clone(),
             budget: line.budget,
+            run: line.run,
             measure: line.measure,
             amount,
         });
         operations.push(Operation::Account(line.account));
-        operations.push(Operation::Account(credit));
+        operations.push(Operation::Account(line.credit));
     }
     let tokens_max = Some(spend.input_tokens.saturating_add(spend.output_tokens));
     let (price_version, currency) = (book.version, book.currency);
@@ -309,6 +351,25 @@ pub async fn crossed(view: &View, terms: &Terms) -> Result<Vec<Crossed>, Fault> 
     Ok(crossed)
 }
 
+/// The fault of a spend that does not fit a brake, after its commit was refused for want of `account`. `None`: that account is
+/// no brake of this spend.
+pub async fn braked(view: &View, spend: &Spend, account: &Id) -> Result<Option<Fault>, Fault> {
+    let taken = take(view, spend).await?;
+    let Some(held) = taken.terms.holds.into_iter().find(|held| held.account == *account) else {
+        return Ok(None);
+    };
+    let Some(run) = held.run else { return Ok(None) };
+    let available = available(view, account).await?;
+    let message = "the run may not cost as much as this call can come to";
+    let details = json!({"run": run, "needed": held.amount, "available": available});
+    Ok(Some(Fault::new(Class::Denied, "billing.run_limit", message).with(details)))
+}
+
+async fn available(view: &View, account: &Id) -> Result<i64, Fault> {
+    let account = view.store().account(view.tenant(), account).await?;
+    Ok(account.and_then(|account| account.available()).unwrap_or(0))
+}
+
 /// Why a spend does not fit, after its commit was refused for want of `account`. `None`: that account is no budget's of
 /// this spend any more; reading and deciding again may succeed.
 pub async fn exhausted(view: &View, spend: &Spend, account: &Id) -> Result<Option<Exhausted>, Fault> {
@@ -318,12 +379,7 @@ pub async fn exhausted(view: &View, spend: &Spend, account: &Id) -> Result<Optio
     };
     let Some(id) = held.budget else { return Ok(None) };
     let Some(budget) = view.peek::<BudgetDoc>(&id).await? else { return Ok(None) };
-    let available = view
-        .store()
-        .account(view.tenant(), account)
-        .await?
-        .and_then(|account| account.available())
-        .unwrap_or(0);
+    let available = available(view, account).await?;
     let whose = match budget.level {
         Level::Tenant => "the tenant".to_owned(),
         level => format!("{} {}", level.as_str(), budget.name),
@@ -355,6 +411,7 @@ mod tests {
             hold: transfer_id(&Id::parse("cal_1").unwrap(), n, ""),
             account: Id::parse(&format!("acc_{n}")).unwrap(),
             budget: None,
+            run: None,
             measure,
             amount,
         };

@@ -108,9 +108,24 @@ impl Scene {
             max_output_tokens: 200,
             sensitivity: "internal".into(),
             causes: Vec::new(),
+            brakes: Vec::new(),
         };
         let models = if stream { &self.streamed } else { &self.whole };
         let result = models.model_call(&ctx, call).await;
+        // Whatever came of it, what the caller is told it cost is what is on its bill.
+        let told = match &result {
+            Ok(reply) => reply.cost,
+            Err(missed) => missed.cost,
+        };
+        let usage = self.world.admin(Method::Get, &format!("/v1/usage?run={run}")).send().await.ok();
+        let sum = |field: &str| -> i64 {
+            usage["items"].as_array().unwrap().iter().map(|row| row[field].as_i64().unwrap_or_default()).sum()
+        };
+        assert_eq!(
+            (sum("cost_micros"), sum("unmeasured_micros")),
+            (told.cost_micros, told.unmeasured_micros)
+        );
+        let result = result.map_err(|missed| missed.fault);
         let listed = self.world.admin(Method::Get, &format!("/v1/model-calls?run={run}")).send().await.ok();
         (result, listed["items"].as_array().unwrap().clone())
     }
@@ -213,7 +228,7 @@ async fn faults_of_hosted_models() {
             assert_eq!(reply.body["assignment_group"], "Hardware");
             assert_eq!(reply.model, "stand-in-2026-11-01");
             assert!(reply.input_tokens > Some(50) && reply.output_tokens > Some(1), "{reply:?}");
-            assert!(reply.cost_micros > 0);
+            assert!(reply.cost.cost_micros > 0 && reply.cost.unmeasured_micros == 0);
             assert_eq!(told(&calls), pairs(&[("first", "answered")]));
         }
     }
@@ -233,7 +248,7 @@ async fn one_repair_and_no_second() {
         assert_eq!((first.as_str(), repair.as_str(), answered.as_str()), ("first", "repair", "answered"));
         assert!(broken == "model.schema_violation" || broken == "model.value_not_allowed", "{broken}");
         assert_ne!(calls[0]["prompt_digest"], calls[1]["prompt_digest"], "it is told what was wrong");
-        assert!(reply.cost_micros > plain.cost_micros, "both are paid for");
+        assert!(reply.cost.cost_micros > plain.cost.cost_micros, "both are paid for");
 
         scene.sandbox.faults_clear();
         scene.breaks(&Broken::UnknownGroup, "/", 9);

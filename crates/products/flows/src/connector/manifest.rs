@@ -128,6 +128,10 @@ pub struct Event {
     /// Where in the body stands who made the change. Where it is the installation's own user, it is our own echo.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub author: Option<String>,
+    /// Where the number of the change stands, for systems that count the changes of a thing by one; one of `identity`. With
+    /// it a change of somebody else is found that lies beneath a write of ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changes_at: Option<String>,
     /// How to look for such events, beside their being sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub poll: Option<super::poll::Poll>,
@@ -296,6 +300,14 @@ impl Manifest {
             if !name_ok(name) || event.identity.len() > 8 || !pointers.into_iter().all(|p| p.starts_with('/'))
             {
                 say(&format!("events.{name}"), "Its name is malformed, or a place in it is no JSON pointer.");
+            }
+            if event
+                .changes_at
+                .as_ref()
+                .is_some_and(|at| !event.identity.contains(at) || event.author.is_none())
+            {
+                let message = "changes_at is one of identity, and an event that has it names its author.";
+                say(&format!("events.{name}"), message);
             }
             for message in event.poll.iter().flat_map(|poll| poll.problems(self)) {
                 say(&format!("events.{name}"), &message);

@@ -4,17 +4,24 @@
 //! nobody the wiser. So a connector may also be asked, every so often, for what has changed since the last time. Three
 //! things make that safe:
 //!
-//! - **Overlap.** Each look begins [`OVERLAP_MS`] before the last one began: clocks differ, and changes become visible
-//!   later than they say. What is seen twice is the same event.
+//! - **Overlap.** Each look reaches [`OVERLAP_MS`] behind the latest change that was seen, because changes become visible
+//!   later than they say. What is seen twice is the same event. Where to begin is told by the times of the other system
+//!   alone, so its clock may differ from ours; ours only keeps a time in the future from hiding what comes before it.
 //! - **Identity.** An event is the same whichever way it came: the manifest says which values identify it (for ServiceNow
 //!   `sys_id` and `sys_mod_count`), and a run is started once for them. What was handed on lately is remembered, so that
 //!   the overlap does not fill the log with duplicates.
-//! - **Author.** A change made by the connector's own user is our own write-back, and starts nothing.
+//! - **Author.** A change made by the connector's own user is our own write-back, and starts nothing. What somebody else
+//!   changed right before it is found by the number of the change ([`super::change`]).
+//!
+//! Polling that is switched on begins where things stand, also after it was off: what happened meanwhile was not to be
+//! heard of. A process that was down, or a system that did not answer, is another matter: there the look goes on where
+//! the last one ended.
 //!
 //! A full page means that there is more: the next look goes on at the time of its last row, or behind it where all rows
 //! have one time. A system that gives the same rows whatever the offset ends the look with a code, and is asked again at
 //! the pace of looks that fail. The place moves only when everything before it was handed on, so a process that dies asks again.
 
+use super::change;
 use super::manifest::{Effect, Event, Manifest};
 use super::placeholder::{self, Values};
 use super::record::{Connector, Version, connector_id, version_id};
@@ -22,6 +29,7 @@ use super::request;
 use crate::Deps;
 use crate::run::breaker::{Breaker, State, breaker_id};
 use crate::run::call::{self, Heard};
+use crate::run::{RunDoc, Wrote, wrote_key};
 use crate::template::whole_numbers;
 use act::{Assurance, Class, Ctx, Draw as _, Fault, Plan, Principal, PrincipalKind, Stamp, Target, Verb};
 use futures::FutureExt as _;
@@ -33,7 +41,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use store::{CommitError, Document, Stored, View};
+use store::{CommitError, Document, Range, Stored, View};
 
 /// Shortest time between two looks, in milliseconds.
 pub const EVERY_MS_MIN: i64 = 10_000;
@@ -142,6 +150,46 @@ pub struct Cursor {
     pub offset: u64,
     /// Digests of the latest events that were handed on.
     pub seen: VecDeque<String>,
+    /// When polling was switched on: no look reaches behind that.
+    #[serde(default)]
+    pub begun_ms: i64,
+    /// The latest time that a row had.
+    #[serde(default)]
+    pub last_ms: Option<i64>,
+    /// When a row was last seen for the first time, by our clock.
+    #[serde(default)]
+    pub fresh_ms: i64,
+    /// The last changes that were heard of, by thing; of events that count them.
+    #[serde(default, skip_serializing_if = "VecDeque::is_empty")]
+    pub known: VecDeque<(String, i64)>,
+}
+
+impl Cursor {
+    /// All of it has been read. Where the next look begins.
+    fn rests(&mut self, began_ms: i64) {
+        if let Some(last_ms) = self.last_ms {
+            // Nothing new for as long as anything may come late: what is there need not be read again and again.
+            let behind_ms = if began_ms - self.fresh_ms > OVERLAP_MS { 0 } else { OVERLAP_MS };
+            let since_ms = last_ms.saturating_sub(behind_ms).min(began_ms - OVERLAP_MS);
+            self.since_ms = since_ms.max(self.begun_ms).max(0);
+        }
+        self.offset = 0;
+    }
+
+    /// The last change of a thing that was heard of.
+    fn known(&self, object: &str) -> Option<i64> {
+        self.known.iter().find(|(known, _)| known == object).map(|(_, count)| *count)
+    }
+
+    fn learn(&mut self, change: &change::Change) {
+        let before = self.known(&change.object);
+        self.known.retain(|(object, _)| *object != change.object);
+        let count = before.map_or(change.count, |before| before.max(change.count));
+        self.known.push_back((change.object.clone(), count));
+        while self.known.len() > SEEN_MAX {
+            self.known.pop_front();
+        }
+    }
 }
 
 /// Where polling a connector stands.
@@ -174,13 +222,14 @@ pub fn polling_id(connector: &str) -> Option<Id> {
     Id::parse(&format!("pol_{connector}")).ok()
 }
 
-/// Begins polling, anew or with another pace. The first look begins where things stand now.
+/// Begins polling. Where it `goes_on`, with another pace or in another version, from where it stood; else from now.
 pub(super) async fn begin(
     view: &View,
     plan: &mut Plan,
     stamp: &Stamp,
     name: &str,
     manifest: &Manifest,
+    goes_on: bool,
 ) -> Result<(), Fault> {
     let missing = || Fault::invalid("request.invalid", "nothing of this connector can be polled");
     let id = polling_id(name).ok_or_else(missing)?;
@@ -202,9 +251,10 @@ pub(super) async fn begin(
     if polled.is_empty() {
         return Err(missing());
     }
-    polling.cursors.retain(|name, _| polled.contains(&name));
+    polling.cursors.retain(|name, _| goes_on && polled.contains(&name));
     for name in polled {
-        let fresh = Cursor { since_ms: stamp.at_ms, ..Cursor::default() };
+        let at_ms = stamp.at_ms;
+        let fresh = Cursor { since_ms: at_ms, begun_ms: at_ms, fresh_ms: at_ms, ..Cursor::default() };
         polling.cursors.entry(name.clone()).or_insert(fresh);
     }
     plan.draft.job(job, &POLL, stamp.at_ms, false, &json!({"connector": name}));
@@ -417,13 +467,13 @@ impl Poller {
                 let mut keys = Vec::with_capacity(rows.len());
                 for row in &rows {
                     look.rows += 1;
-                    let event = (event_name.as_str(), event);
+                    let event = (event_name.as_str(), event, version.login.user());
+                    cursor.last_ms = time_of(row, poll).max(cursor.last_ms);
                     keys.push(self.hand_on(&lease.tenant, connector, event, row, cursor, look).await?);
                 }
                 keys.sort();
                 if rows.len() < poll.page {
-                    // All of it: the next look reaches back behind the beginning of this one.
-                    (cursor.since_ms, cursor.offset) = ((began_ms - OVERLAP_MS).max(0), 0);
+                    cursor.rests(began_ms);
                     break;
                 }
                 if before.as_ref() == Some(&keys) {
@@ -488,7 +538,7 @@ impl Poller {
         &self,
         tenant: &TenantId,
         connector: &Connector,
-        (event_name, event): (&str, &Event),
+        (event_name, event, own): (&str, &Event, Option<&str>),
         row: &Value,
         cursor: &mut Cursor,
         look: &mut Look,
@@ -501,11 +551,19 @@ impl Poller {
             look.passed += 1;
             return Ok(row_key());
         };
-        let body = whole_numbers(body);
+        let mut body = whole_numbers(body);
         if event.author.as_ref().is_some_and(|author| body.pointer(author).is_none_or(Value::is_null)) {
             // Nobody says who made the change: it may be our own.
             look.passed += 1;
             return Ok(row_key());
+        }
+        let change = change::of(event, connector.name(), &body);
+        let author = event.author.as_ref().and_then(|author| body.pointer(author)).and_then(Value::as_str);
+        if let (Some(change), true) = (&change, author.is_some() && author == own) {
+            let writes = self.writes(tenant, &change.object).await?;
+            if let Some(count) = change::overlaid(&writes, cursor.known(&change.object), change.count) {
+                change::beneath(event, &mut body, count);
+            }
         }
         let parts: Vec<String> = event
             .identity
@@ -518,6 +576,7 @@ impl Poller {
         let key = short(&hex::encode(&sha256(format!("{event_name}\0{named}").as_bytes())));
         if cursor.seen.contains(&key) {
             look.passed += 1;
+            change.iter().for_each(|change| cursor.learn(change));
             return Ok(key);
         }
         let ctx = self.ctx(tenant, connector, &key);
@@ -539,11 +598,23 @@ impl Poller {
                 look.passed += 1;
             }
         }
+        change.iter().for_each(|change| cursor.learn(change));
+        cursor.fresh_ms = self.deps.harness.now_ms();
         cursor.seen.push_back(key.clone());
         while cursor.seen.len() > SEEN_MAX {
             cursor.seen.pop_front();
         }
         Ok(key)
+    }
+
+    /// Our own writes of a thing, the latest ones.
+    async fn writes(&self, tenant: &TenantId, object: &str) -> Result<Vec<Wrote>, Halt> {
+        let harness = &self.deps.harness;
+        let view = harness.store().view(tenant, harness.now_ms());
+        let range = Range { descending: true, ..Range::of("wrote", wrote_key(object).bytes()) };
+        let runs = view.list::<RunDoc>(range).await?;
+        let writes = runs.iter().flat_map(|found| &found.stored.wrote);
+        Ok(writes.filter(|wrote| wrote.object == object).cloned().collect())
     }
 
     /// A polled event acts as the connector's integration, like a delivered one.

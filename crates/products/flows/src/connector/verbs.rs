@@ -156,7 +156,13 @@ pub fn verbs(deps: &Deps) -> Vec<Verb> {
                     };
                     let mut plan = Plan { draft: stamp.draft(), outcome: doc.shown() };
                     if doc.poll_every_ms.is_some() {
-                        poll::begin(view, &mut plan, stamp, doc.name(), &version.manifest).await?;
+                        // Switched on, or pointed at another system: what happened there before is nobody's event.
+                        let goes_on = stored.as_ref().is_some_and(|before| {
+                            before.removed_at_ms.is_none()
+                                && before.poll_every_ms.is_some()
+                                && before.base_url == doc.base_url
+                        });
+                        poll::begin(view, &mut plan, stamp, doc.name(), &version.manifest, goes_on).await?;
                     }
                     if view.get::<Version>(&version.id).await?.is_none() {
                         plan.draft.put_new(&version);

@@ -22,8 +22,9 @@ mod sleep;
 use super::call::{self, Heard, Transcript};
 use super::gate::{CallArgs, Hints, PassArgs, workflow_read};
 use super::machine::{self, Then, Wait};
-use super::{CRASHES_MAX, Outcome, Pending, RunDoc, RunError, STEP, Status, StepJob};
+use super::{CRASHES_MAX, Held, Outcome, Pending, RunDoc, RunError, STEP, Status, StepJob};
 use super::{signal, strand};
+use crate::connector::change;
 use crate::connector::manifest::{Action, Effect};
 use crate::connector::placeholder::{self, Values};
 use crate::connector::record::Version;
@@ -69,6 +70,8 @@ struct Move {
     /// What else it writes, and what it relies on not having moved.
     operations: Vec<Operation>,
     reads: Vec<store::Read>,
+    /// Why the next job is not to begin before it is due.
+    held: Option<Held>,
 }
 
 impl Move {
@@ -83,6 +86,7 @@ impl Move {
             strands: Vec::new(),
             operations: Vec::new(),
             reads: Vec::new(),
+            held: None,
         }
     }
 }
@@ -279,10 +283,6 @@ impl Engine {
             let then = machine::die(&mut run, "flows.run_deadline", now_ms);
             return Ok(Move::new(run, then, Vec::new()));
         }
-        if bench.workflow.limits.cost_micros.is_some_and(|limit| run.cost_micros > limit) {
-            let then = machine::die(&mut run, "flows.cost_limit", now_ms);
-            return Ok(Move::new(run, then, Vec::new()));
-        }
         let scope = Scope::new(&run.names());
         match self.local(bench, &mut run, &scope) {
             Ok(Some(then)) => {
@@ -452,6 +452,7 @@ impl Engine {
         let params = pending.params.as_object().cloned().unwrap_or_default();
         let heard = self.wire(bench, &version, (action, action), (&params, &params), pending.call()).await?;
         crash::point("tool.sent");
+        let run = self.learned(run, pending, &version, action, &heard.0);
         self.heard(bench, run, pending, Some(action), heard)
     }
 
@@ -483,6 +484,21 @@ impl Engine {
             call::send(&self.deps.egress, allow, credential, judge, judged, prepared, tenant).await;
         self.heard_of(bench, connector, &heard).await;
         Ok((heard, Some(transcript)))
+    }
+
+    /// A run that knows which change its write made.
+    fn learned(
+        &self,
+        mut run: RunDoc,
+        pending: &Pending,
+        version: &Version,
+        action: &Action,
+        heard: &Heard,
+    ) -> RunDoc {
+        if let (Heard::Done(output), true) = (heard, action.effect != Effect::Read) {
+            change::note(&mut run, &pending.connector, &version.manifest, output);
+        }
+        run
     }
 
     /// What was heard, as a move.
@@ -577,8 +593,19 @@ impl Engine {
     ) -> Result<Option<Lease>, Stop> {
         let harness = &self.deps.harness;
         let stamp = harness.stamp(ctx);
-        let Move { mut run, then, mut facts, aside, mut causes, begun, strands, mut operations, mut reads } =
-            moved;
+        let Move {
+            mut run,
+            then,
+            mut facts,
+            aside,
+            mut causes,
+            begun,
+            strands,
+            mut operations,
+            mut reads,
+            held,
+        } = moved;
+        run.held = held;
         if run.status == Status::Finished {
             let view = harness.store().view(&lease.tenant, stamp.at_ms);
             for gone in signal::leftovers(&view, &run).await? {
@@ -664,12 +691,12 @@ fn ended(before: Status, run: &RunDoc) -> Option<(&'static str, Value)> {
     match run.status {
         Status::Finished if before != Status::Finished => Some((
             "flows.run.finished",
-            json!({"outcome": run.outcome, "cost_micros": run.cost_micros, "waited_ms": run.waited_ms, "error": error}),
+            run.told(json!({"outcome": run.outcome, "waited_ms": run.waited_ms, "error": error})),
         )),
         Status::Dead if before != Status::Dead => Some((
             "flows.run.dead",
-            json!({"step": run.step, "code": error, "attempts": run.attempts.external, "crashes": run.crashes,
-                   "engine_attempts": run.attempts.engine, "workflow": run.workflow_digest}),
+            run.told(json!({"step": run.step, "code": error, "attempts": run.attempts.external, "crashes": run.crashes,
+                            "engine_attempts": run.attempts.engine, "workflow": run.workflow_digest})),
         )),
         Status::Running | Status::Waiting | Status::Finished | Status::Dead => None,
     }

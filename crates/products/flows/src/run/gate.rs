@@ -156,6 +156,7 @@ pub(super) fn begin(plan: &mut Plan, stamp: &Stamp, run: &mut RunDoc, send: bool
     let job = stamp.id("job");
     run.job = Some(job.clone());
     run.due_ms = None;
+    run.held = None;
     plan.draft.job(job, &STEP, stamp.at_ms, true, &json!({"run": run.id, "send": send}));
 }
 
@@ -378,8 +379,8 @@ fn tool_close() -> Verb {
                     if run.status == Status::Finished { "flows.run.finished" } else { "flows.step.resumed" },
                     &run.id,
                     (RunDoc::KIND, &run.id),
-                    json!({"step": step_id, "approval": args.approval, "status": args.status,
-                           "outcome": run.outcome, "next": run.step}),
+                    run.told(json!({"step": step_id, "approval": args.approval, "status": args.status,
+                                    "outcome": run.outcome, "next": run.step})),
                 );
                 fact.causes.push(run.last_fact.clone());
                 run.last_fact = fact.id.clone();
@@ -440,7 +441,7 @@ fn approval_pass() -> Verb {
                     if run.status == Status::Finished { "flows.run.finished" } else { "flows.step.resumed" },
                     &run.id,
                     (RunDoc::KIND, &run.id),
-                    json!({"step": args.step, "approvals": stamp.approvals, "outcome": run.outcome, "next": run.step}),
+                    run.told(json!({"step": args.step, "approvals": stamp.approvals, "outcome": run.outcome, "next": run.step})),
                 );
                 fact.causes.push(run.last_fact.clone());
                 run.last_fact = fact.id.clone();

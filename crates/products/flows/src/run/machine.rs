@@ -100,6 +100,7 @@ pub fn finish(run: &mut RunDoc, outcome: Outcome, now_ms: i64) -> Then {
     run.pending = None;
     run.approval = None;
     run.alarm = None;
+    run.held = None;
     run.job = None;
     END.clone_into(&mut run.step);
     if run.strand.is_none() {
@@ -115,6 +116,7 @@ pub fn die(run: &mut RunDoc, code: &str, now_ms: i64) -> Then {
     run.finished_at_ms = Some(now_ms);
     run.job = None;
     run.alarm = None;
+    run.held = None;
     run.error = Some(RunError { code: code.to_owned(), step: run.step.clone(), at_ms: now_ms });
     Then::Rest
 }

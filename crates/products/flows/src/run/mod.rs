@@ -30,6 +30,7 @@ pub mod signal;
 pub mod strand;
 pub mod verbs;
 
+use contracts::models::{Brake, Cost};
 use kernel::permit::JobKind;
 use kernel::{Id, hex, json, sha256};
 use serde::{Deserialize, Serialize};
@@ -206,6 +207,31 @@ pub struct Strand {
     pub base_ms: i64,
     /// What the parent had spent when it began; what it has spent itself is the rest.
     pub spent_micros: i64,
+    /// The same of what nobody measured.
+    #[serde(default)]
+    pub spent_unmeasured_micros: i64,
+}
+
+/// Why nobody works on a run that could go on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// The connector whose breaker is open.
+    pub connector: String,
+    /// Until when it is, at the earliest, milliseconds UTC.
+    pub until_ms: i64,
+}
+
+/// A change that a write of a run made to a thing outside whose changes are counted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wrote {
+    /// Digest of connector and thing.
+    pub object: String,
+    /// The number of the change.
+    pub count: i64,
+    /// The number of the change that the run answers, if it is one of this thing.
+    pub base: Option<i64>,
+    /// Whether that change was itself found beneath a write of ours.
+    pub overlaid: bool,
 }
 
 impl Pending {
@@ -295,8 +321,20 @@ pub struct RunDoc {
     pub written_back_at_ms: Option<i64>,
     /// When it ended.
     pub finished_at_ms: Option<i64>,
-    /// What its calls have cost, in millionths.
+    /// What its calls have cost as far as that was measured, in millionths; calls that brought no answer among them.
     pub cost_micros: i64,
+    /// What is charged for its calls although nobody measured it, in millionths.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub unmeasured_micros: i64,
+    /// What it may cost, and what the runs that it is a part of may cost, outermost first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub brakes: Vec<Brake>,
+    /// Why it does not go on before its job is due.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<Held>,
+    /// What its writes changed. Kept when it has ended: it is how our own writes are told from those of others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub wrote: Vec<Wrote>,
     /// The last thing that went wrong.
     pub error: Option<RunError>,
     /// How often it was taken out of the dead letters.
@@ -331,6 +369,10 @@ fn is_zero(count: &u32) -> bool {
     *count == 0
 }
 
+fn is_none(micros: &i64) -> bool {
+    *micros == 0
+}
+
 /// Something that went wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunError {
@@ -349,18 +391,26 @@ impl Document for RunDoc {
     }
     fn indexes(&self) -> Vec<(&'static str, Vec<u8>)> {
         let created = |key: Key| key.integer(self.created_at_ms).bytes();
-        let state = self.outcome.map_or(self.status.as_str(), Outcome::as_str);
+        let state = self.outcome.map_or(self.state().as_str(), Outcome::as_str);
         let mut indexes = vec![("status", created(Key::new().text(state)))];
         if self.strand.is_none() {
             // A strand is found by its state, or through its run; lists of runs show what people started.
             indexes.push(("time", created(Key::new())));
             indexes.push(("workflow", created(Key::new().text(&self.workflow))));
         }
+        indexes.extend(
+            self.wrote.iter().map(|wrote| ("wrote", wrote_key(&wrote.object).integer(wrote.count).bytes())),
+        );
         indexes
     }
     fn uniques(&self) -> Vec<(&'static str, Vec<u8>)> {
         self.source.iter().map(|source| ("source", source_key(&self.workflow, source))).collect()
     }
+}
+
+/// Where the runs that changed a thing stand in their index.
+pub(crate) fn wrote_key(object: &str) -> Key {
+    Key::new().text(object)
 }
 
 /// The unique key of an event within a workflow.
@@ -372,6 +422,38 @@ impl RunDoc {
     /// The outermost run that this one is a part of: itself, mostly.
     pub fn root(&self) -> &Id {
         self.strand.as_ref().map_or(&self.id, |strand| &strand.root)
+    }
+
+    /// Where it stands, as people see it: one that is held waits, although it has a job.
+    pub fn state(&self) -> Status {
+        if self.status == Status::Running && self.held.is_some() { Status::Waiting } else { self.status }
+    }
+
+    /// Adds what calls have cost.
+    pub fn spend(&mut self, cost: Cost) {
+        self.cost_micros = self.cost_micros.saturating_add(cost.cost_micros);
+        self.unmeasured_micros = self.unmeasured_micros.saturating_add(cost.unmeasured_micros);
+    }
+
+    /// What it has cost itself: a strand begins with what its parent had spent.
+    pub fn own_cost(&self) -> Cost {
+        let (cost, unmeasured) = self
+            .strand
+            .as_ref()
+            .map_or((0, 0), |strand| (strand.spent_micros, strand.spent_unmeasured_micros));
+        Cost {
+            cost_micros: self.cost_micros.saturating_sub(cost),
+            unmeasured_micros: self.unmeasured_micros.saturating_sub(unmeasured),
+        }
+    }
+
+    /// What a fact of it says, with what it has cost once it has ended: the same as its bill.
+    pub(crate) fn told(&self, mut outcome: Value) -> Value {
+        if let (Status::Finished | Status::Dead, Some(members)) = (self.status, outcome.as_object_mut()) {
+            members.insert("cost_micros".into(), self.cost_micros.into());
+            members.insert("unmeasured_micros".into(), self.unmeasured_micros.into());
+        }
+        outcome
     }
 
     /// What templates see.

@@ -16,8 +16,9 @@ const STATES: &[&str] =
 /// A run without its content, as lists show it.
 pub fn summary(run: &RunDoc) -> Value {
     json!({
-        "id": run.id, "workflow": run.workflow, "status": run.status, "outcome": run.outcome, "step": run.step,
-        "approval": run.approval, "cost_micros": run.cost_micros, "error": run.error.as_ref().map(|error| &error.code),
+        "id": run.id, "workflow": run.workflow, "status": run.state(), "outcome": run.outcome, "step": run.step,
+        "approval": run.approval, "cost_micros": run.cost_micros,
+        "unmeasured_micros": run.unmeasured_micros, "error": run.error.as_ref().map(|error| &error.code),
         "created_at_ms": run.created_at_ms, "event_at_ms": run.event_at_ms, "waited_ms": run.waited_ms,
         "written_back_at_ms": run.written_back_at_ms, "finished_at_ms": run.finished_at_ms, "replays": run.replays,
         "part_of": run.strand.as_ref().map(|strand| json!({"run": strand.parent, "step": strand.step, "branch": strand.branch})),
@@ -28,6 +29,10 @@ pub fn summary(run: &RunDoc) -> Value {
 /// What it waits for.
 fn waits(run: &RunDoc) -> Value {
     match (&run.approval, &run.alarm) {
+        _ if run.state() == Status::Waiting && run.status == Status::Running => {
+            json!({"breaker": run.held.as_ref().map(|held| &held.connector),
+                   "until_ms": run.held.as_ref().map(|held| held.until_ms)})
+        }
         _ if run.status != Status::Waiting => Value::Null,
         (Some(approval), _) => json!({"approval": approval}),
         (None, Some(alarm)) => json!({"until_ms": alarm.until_ms, "signal": alarm.signal}),

@@ -8,7 +8,7 @@
 //! gets it. What it brings is data from outside, like an event: bounded, and never a template.
 
 use super::gate::{begin, run_read, workflow_read};
-use super::strand::{STRANDS_MAX, strands_of, tell};
+use super::strand::{STRANDS_MAX, strands_of, tell, too_many};
 use super::{RunDoc, Status, machine};
 use crate::workflow::StepKind;
 use act::{Draw as _, Fault, Plan, Stamp, Target, Verb};
@@ -84,15 +84,16 @@ pub fn signal_id(root: &Id, name: &str) -> Result<Id, Fault> {
 /// The strand that waits for a signal, or the run itself.
 async fn waiting(view: &View, root: &Stored<RunDoc>, name: &str) -> Result<Option<Stored<RunDoc>>, Fault> {
     let mut next = vec![root.clone()];
-    let mut seen = 0;
+    let mut strands = 0;
     while let Some(run) = next.pop() {
         let waits = run.alarm.as_ref().is_some_and(|alarm| alarm.signal.as_deref() == Some(name));
         if run.status == Status::Waiting && waits {
             return Ok(Some(run));
         }
-        seen += 1;
-        if seen > STRANDS_MAX {
-            break;
+        strands += run.strands.len();
+        if strands > STRANDS_MAX {
+            // Keeping the signal would be to lose it: whoever waits for it waits already.
+            return Err(too_many());
         }
         next.extend(strands_of(view, &run).await?);
     }
@@ -170,7 +171,7 @@ async fn plan(view: &View, args: &Value, stamp: &Stamp) -> Result<Plan, Fault> {
             run.last_fact = fact.id.clone();
             plan.draft.fact(fact);
             if run.status == Status::Finished {
-                let outcome = json!({"outcome": run.outcome, "waited_ms": run.waited_ms});
+                let outcome = run.told(json!({"outcome": run.outcome, "waited_ms": run.waited_ms}));
                 let mut finished =
                     stamp.fact("flows.run.finished", &run.id, (RunDoc::KIND, &run.id), outcome);
                 finished.causes.push(run.last_fact.clone());

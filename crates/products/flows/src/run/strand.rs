@@ -23,13 +23,16 @@ use crate::workflow::Step;
 use crate::workflow::model::{DEAD, NEEDS_HUMAN};
 use crate::workflow::model::{STRAND_DEPTH_MAX, Workflow};
 use act::{Draw as _, Fault, Stamp};
+use contracts::models::Brake;
 use kernel::{Draft, Id};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use store::{Stored, View};
 
-/// Most strands that one act stops, over all depths.
+/// Most strands that a run can have at one moment, over all depths. A workflow that could have more is not published, and one
+/// that has come to more since, because a workflow that it runs has grown, is not started: so whoever looks through the
+/// strands of a run (for the one that waits for a signal, for those that are to stop) sees all of them.
 pub const STRANDS_MAX: usize = 64;
 
 /// The body of a `flows.join` job.
@@ -49,6 +52,8 @@ pub(super) struct Way<'a> {
     pub first: &'a str,
     /// The other workflow, for a sub-workflow: name, digest, event.
     pub sub: Option<(&'a str, &'a str, Value)>,
+    /// What the other workflow lets it cost.
+    pub brake_micros: Option<i64>,
 }
 
 /// Whether a run may have strands.
@@ -69,7 +74,11 @@ pub(super) fn begun(run: &RunDoc, id: Id, way: &Way<'_>, now_ms: i64) -> RunDoc 
         // A branch shares its run's limits; another workflow has its own.
         base_ms: if own.is_some() { now_ms } else { base_ms + run.waited_ms },
         spent_micros: if own.is_some() { 0 } else { run.cost_micros },
+        spent_unmeasured_micros: if own.is_some() { 0 } else { run.unmeasured_micros },
     };
+    // Whatever it costs counts for all that it is a part of; another workflow may have a limit of its own besides.
+    let mut brakes = run.brakes.clone();
+    brakes.extend(way.brake_micros.map(|most_micros| Brake { run: id.clone(), most_micros }));
     RunDoc {
         id,
         workflow: own.map_or(&*run.workflow, |(name, _, _)| name).to_owned(),
@@ -93,6 +102,10 @@ pub(super) fn begun(run: &RunDoc, id: Id, way: &Way<'_>, now_ms: i64) -> RunDoc 
         written_back_at_ms: None,
         finished_at_ms: None,
         cost_micros: strand.spent_micros,
+        unmeasured_micros: strand.spent_unmeasured_micros,
+        brakes,
+        held: None,
+        wrote: Vec::new(),
         error: None,
         replays: 0,
         strands: Vec::new(),
@@ -137,15 +150,14 @@ pub(super) fn joined(
 ) -> machine::Then {
     run.status = Status::Running;
     run.halting = false;
-    let spent =
-        |strand: &RunDoc| strand.cost_micros - strand.strand.as_ref().map_or(0, |strand| strand.spent_micros);
-    run.cost_micros = strands.iter().map(spent).fold(run.cost_micros, i64::saturating_add);
+    // A run that dies of joining joins again when it is replayed: what it takes over must not be taken over twice.
+    let alone = run.clone();
+    strands.iter().for_each(|strand| run.spend(strand.own_cost()));
     // They waited beside one another.
     run.waited_ms += strands.iter().map(|strand| strand.waited_ms).max().unwrap_or(0);
     run.written_back_at_ms =
         strands.iter().filter_map(|strand| strand.written_back_at_ms).chain(run.written_back_at_ms).max();
     run.rehearsed.extend(strands.iter().flat_map(|strand| strand.rehearsed.iter().cloned()));
-    let before = run.outputs.clone();
     let mut ends = Map::new();
     for strand in strands {
         let name = strand.strand.as_ref().map_or("", |strand| strand.branch.as_str());
@@ -182,11 +194,16 @@ pub(super) fn joined(
             }
         }
     };
-    if run.content_bytes() > super::CONTENT_BYTES_MAX {
-        run.outputs = before;
-        return machine::step_failed(run, step, "flows.output_too_large", now_ms);
-    }
-    if run.status != Status::Dead {
+    let then = if run.content_bytes() > super::CONTENT_BYTES_MAX {
+        run.outputs = alone.outputs.clone();
+        machine::step_failed(run, step, "flows.output_too_large", now_ms)
+    } else {
+        then
+    };
+    if run.status == Status::Dead {
+        (run.cost_micros, run.unmeasured_micros) = (alone.cost_micros, alone.unmeasured_micros);
+        (run.waited_ms, run.rehearsed) = (alone.waited_ms, alone.rehearsed);
+    } else {
         run.strands.clear();
     }
     then
@@ -251,7 +268,8 @@ pub(super) async fn cancelled(
     Ok(ended)
 }
 
-fn too_many() -> Fault {
+/// For a run from before workflows were held to the bound.
+pub(super) fn too_many() -> Fault {
     Fault::conflict(
         "flows.run_state",
         format!("the run has more than {STRANDS_MAX} strands; cancel them first"),

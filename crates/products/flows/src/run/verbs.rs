@@ -1,13 +1,15 @@
 //! Starting, cancelling and replaying runs.
 
 use super::gate::{begin, run_read};
+use super::strand::{self, STRANDS_MAX};
 use super::{Attempts, JOIN, Outcome, Pending, RunDoc, Status, source_key};
-use super::{machine, signal, strand};
+use super::{machine, signal};
 use crate::connector::record::{Connector, Version, connector_id, version_id};
 use crate::template::{self, Scope};
 use crate::workflow::model::Workflow;
 use crate::workflow::record::{Published, Starts, starts_id, workflow_id};
 use act::{Class, Draw as _, Fault, Plan, Stamp, Target, Verb};
+use contracts::models::Brake;
 use futures::FutureExt as _;
 use kernel::{Id, hex, sha256};
 use schemars::JsonSchema;
@@ -83,16 +85,17 @@ struct Pins {
 /// The versions of the connectors that a workflow calls as they are installed now, and of the workflows that it runs as
 /// they are published now; those of these too.
 async fn pins(view: &View, workflow: Arc<Workflow>) -> Result<Pins, Fault> {
+    let unready = |message: String| Fault::conflict("flows.workflow_unready", message);
     let mut pins = Pins::default();
-    let mut next = vec![workflow];
+    let mut inner = BTreeMap::new();
+    let mut next = vec![workflow.clone()];
     while let Some(workflow) = next.pop() {
         connectors(view, &workflow, &mut pins.connectors).await?;
         for name in workflow.workflows() {
             if pins.workflows.contains_key(name) {
                 continue;
             }
-            let unready = |message: String| Fault::conflict("flows.workflow_unready", message);
-            let (digest, inner) = match published(view, name).await {
+            let (digest, found) = match published(view, name).await {
                 Err(fault) if fault.class == Class::NotFound => {
                     return Err(unready(format!("the workflow {name} is not published")));
                 }
@@ -102,8 +105,15 @@ async fn pins(view: &View, workflow: Arc<Workflow>) -> Result<Pins, Fault> {
             if pins.workflows.len() > WORKFLOWS_MAX {
                 return Err(unready(format!("it runs more than {WORKFLOWS_MAX} other workflows")));
             }
-            next.push(inner);
+            inner.insert(name.to_owned(), found.clone());
+            next.push(found);
         }
+    }
+    let strands = workflow.strands_most(&inner);
+    if strands > STRANDS_MAX {
+        let message =
+            format!("it could have {strands} branches and inner runs at once; at most {STRANDS_MAX}");
+        return Err(unready(message));
     }
     Ok(pins)
 }
@@ -271,6 +281,15 @@ async fn start(view: &View, args: &Value, stamp: &Stamp) -> Result<Plan, Fault> 
             written_back_at_ms: None,
             finished_at_ms: None,
             cost_micros: 0,
+            unmeasured_micros: 0,
+            brakes: workflow
+                .limits
+                .cost_micros
+                .map(|most_micros| Brake { run: id.clone(), most_micros })
+                .into_iter()
+                .collect(),
+            held: None,
+            wrote: Vec::new(),
             error: None,
             replays: 0,
             strand: None,
@@ -387,13 +406,15 @@ pub fn verbs() -> Vec<Verb> {
                     let mut plan = Plan { draft: stamp.draft(), outcome: Value::Null };
                     let strands = strand::cancelled(view, &run, stamp.at_ms).await?;
                     drop_call(&mut plan, stamp, &mut run);
+                    // Those that have not been joined are paid for all the same.
+                    strands.iter().for_each(|(before, _)| run.spend(before.own_cost()));
                     machine::finish(&mut run, Outcome::Cancelled, stamp.at_ms);
                     let branches: Vec<&Id> = run.strands.iter().collect();
                     let mut fact = stamp.fact(
                         "flows.run.finished",
                         &run.id,
                         (RunDoc::KIND, &run.id),
-                        json!({"outcome": "cancelled", "strands": branches}),
+                        run.told(json!({"outcome": "cancelled", "strands": branches})),
                     );
                     fact.causes.push(run.last_fact.clone());
                     run.last_fact = fact.id.clone();
@@ -405,7 +426,7 @@ pub fn verbs() -> Vec<Verb> {
                             let mut then = before.doc.clone();
                             drop_call(&mut plan, stamp, &mut then);
                             ended.last_fact = then.last_fact;
-                            let outcome = json!({"outcome": ended.outcome});
+                            let outcome = ended.told(json!({"outcome": ended.outcome}));
                             let mut fact = stamp.fact(
                                 "flows.run.finished",
                                 &ended.id,
@@ -531,7 +552,8 @@ async fn replayed(
         }
     };
     if run.status == Status::Finished {
-        state("flows.run.finished", json!({"outcome": run.outcome, "waited_ms": run.waited_ms}), &mut run);
+        let outcome = run.told(json!({"outcome": run.outcome, "waited_ms": run.waited_ms}));
+        state("flows.run.finished", outcome, &mut run);
     }
     match run.strands.last() {
         // It died while it waited for its strands: it waits for them again, and looks at them now.

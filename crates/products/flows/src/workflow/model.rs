@@ -4,6 +4,7 @@ use kernel::{Digest, json, sha256};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Most steps of one workflow.
 pub const STEPS_MAX: usize = 64;
@@ -566,6 +567,11 @@ impl Workflow {
         names
     }
 
+    /// The most strands that a run of it can have at one moment, over all depths, if the workflows that it runs are these.
+    pub fn strands_most(&self, inner: &BTreeMap<String, Arc<Workflow>>) -> usize {
+        strands_most(&self.steps, inner, 0, &mut BTreeMap::new())
+    }
+
     /// Names of the workflows that its steps run, each once.
     pub fn workflows(&self) -> Vec<&str> {
         let run = self.all_steps().filter_map(|step| match &step.kind {
@@ -577,6 +583,43 @@ impl Workflow {
         names.dedup();
         names
     }
+}
+
+/// Steps follow one another, so the one with the most strands counts. `known` has what workflows come to at a depth.
+fn strands_most<'w>(
+    steps: &[Step],
+    inner: &'w BTreeMap<String, Arc<Workflow>>,
+    depth: u32,
+    known: &mut BTreeMap<(&'w str, u32), usize>,
+) -> usize {
+    if depth >= STRAND_DEPTH_MAX {
+        return 0;
+    }
+    let mut most = 0;
+    for step in steps {
+        let strands = match &step.kind {
+            StepKind::Parallel(parallel) => parallel
+                .branches
+                .values()
+                .map(|branch| strands_most(branch, inner, depth + 1, known).saturating_add(1))
+                .fold(0, usize::saturating_add),
+            StepKind::Workflow(sub) => match inner.get_key_value(&sub.name) {
+                None => 1,
+                Some((name, workflow)) => match known.get(&(name.as_str(), depth)) {
+                    Some(strands) => *strands,
+                    None => {
+                        let strands =
+                            strands_most(&workflow.steps, inner, depth + 1, known).saturating_add(1);
+                        known.insert((name, depth), strands);
+                        strands
+                    }
+                },
+            },
+            _ => 0,
+        };
+        most = most.max(strands);
+    }
+    most
 }
 
 fn find<'s>(list: &'s [Step], id: &str) -> Option<(usize, &'s Step)> {

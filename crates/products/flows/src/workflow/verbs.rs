@@ -8,6 +8,7 @@ use super::record::{
 use crate::connector::manifest::Manifest;
 use crate::connector::record::{Connector, Version, connector_id, version_id};
 use crate::connector::verbs::refused;
+use crate::run::strand::STRANDS_MAX;
 use crate::run::verbs::WORKFLOWS_MAX;
 use crate::workflow::Workflow;
 use act::{Draw as _, Fault, Plan, Target, Verb};
@@ -67,6 +68,7 @@ async fn published(view: &View, name: &str) -> Result<Stored<Published>, Fault> 
 /// What is wrong with the workflows that it runs: each has to be published, and none may lead back to it.
 async fn runs(view: &View, workflow: &Workflow) -> Result<Vec<Problem>, Fault> {
     let mut problems = Vec::new();
+    let mut inner = BTreeMap::new();
     let mut seen: BTreeSet<String> = BTreeSet::new();
     let mut next: Vec<String> = workflow.workflows().into_iter().map(str::to_owned).collect();
     while let Some(name) = next.pop() {
@@ -86,10 +88,18 @@ async fn runs(view: &View, workflow: &Workflow) -> Result<Vec<Problem>, Fault> {
         };
         if let Some(source) = source_id(&found.digest)
             && let Some(source) = view.peek::<Source>(&source).await?
-            && let Ok(inner) = parse::parse(&source.text)
+            && let Ok(found) = parse::parse(&source.text)
         {
-            next.extend(inner.workflows().into_iter().map(str::to_owned));
+            next.extend(found.workflows().into_iter().map(str::to_owned));
+            inner.insert(name, Arc::new(found));
         }
+    }
+    let strands = workflow.strands_most(&inner);
+    if strands > STRANDS_MAX {
+        let message = format!(
+            "It could have {strands} branches and inner runs at once, over all depths; at most {STRANDS_MAX}."
+        );
+        problems.push(Problem::at("steps", message));
     }
     if seen.len() > WORKFLOWS_MAX {
         problems.push(Problem::at("steps", format!("It runs more than {WORKFLOWS_MAX} other workflows.")));

@@ -23,6 +23,8 @@ pub enum Fault {
     ErrorAfter,
     /// It is turned away with this status, and a `Retry-After` if there is one.
     Status(u16, Option<u32>),
+    /// It is turned away until this date.
+    Until(&'static str),
     /// It happens but for this field, and the reply is a 200.
     Swallow(&'static str),
     /// It happens and the reply is cut.
@@ -38,6 +40,10 @@ pub struct Seen {
     pub others: Vec<Value>,
     /// Whether it takes no notice of the offset it is asked for.
     pub offset_ignored: bool,
+    /// By how much a write raises the incident's number of changes. Above 0 the incident is among those that change.
+    pub counts: i64,
+    /// What time it is there, as it writes times.
+    pub now: String,
     /// Work notes, oldest first.
     pub notes: Vec<String>,
     /// Documents posted to `/things`.
@@ -48,6 +54,20 @@ pub struct Seen {
     pub write_faults: VecDeque<Fault>,
     /// Faults for reads, in order.
     pub read_faults: VecDeque<Fault>,
+}
+
+impl Seen {
+    /// Somebody changes the incident, so many times.
+    pub fn changed_by(&mut self, who: &str, times: i64) {
+        let count: i64 = self.incident["sys_mod_count"].as_str().unwrap().parse().unwrap();
+        for (field, value) in [
+            ("sys_mod_count", (count + times).to_string()),
+            ("sys_updated_by", who.to_owned()),
+            ("sys_updated_on", self.now.clone()),
+        ] {
+            self.incident.insert(field.into(), value.into());
+        }
+    }
 }
 
 /// The running system. It stops when it is dropped.
@@ -169,13 +189,18 @@ fn answer(seen: &mut Seen, method: &str, path: &str, body: &[u8]) -> Option<Stri
             let header = retry_after.map_or(String::new(), |seconds| format!("retry-after: {seconds}\r\n"));
             return Some(reply(*status, &header, "{}"));
         }
+        Some(Fault::Until(date)) => return Some(reply(429, &format!("retry-after: {date}\r\n"), "{}")),
         Some(Fault::DropAfter | Fault::ErrorAfter | Fault::Swallow(_) | Fault::Cut) | None => {}
     }
     let incident = format!("/api/now/table/incident/{INCIDENT}");
     let result = match (method, route) {
         ("GET", route) if route == incident => Value::Object(seen.incident.clone()),
         ("GET", "/api/now/table/incident") if query.contains("_on%3E%3D") => {
-            changed(&seen.others, query, seen.offset_ignored)
+            let mut incidents = seen.others.clone();
+            if seen.counts > 0 {
+                incidents.push(Value::Object(seen.incident.clone()));
+            }
+            changed(&incidents, query, seen.offset_ignored)
         }
         ("GET", "/api/now/table/incident") => json!([seen.incident]),
         ("GET", "/api/now/table/sys_user_group") => {
@@ -206,6 +231,9 @@ fn answer(seen: &mut Seen, method: &str, path: &str, body: &[u8]) -> Option<Stri
                 } else {
                     seen.incident.insert(field, value);
                 }
+            }
+            if seen.counts > 0 {
+                seen.changed_by("svc.writ", seen.counts);
             }
             Value::Object(seen.incident.clone())
         }

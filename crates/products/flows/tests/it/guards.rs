@@ -62,6 +62,17 @@ async fn a_system_that_is_down_is_left_alone_and_tried_by_one_run() {
         let run = house.run(id).await;
         assert_eq!((run.error.unwrap().code.as_str(), run.attempts.external), ("flows.breaker_open", 0));
     }
+    // People see them wait, and for what.
+    let until_ms = breaker(&house).await["until_ms"].clone();
+    let waiting = read(&house, "/v1/runs", &[("state", "waiting")]).await.unwrap();
+    let listed: Vec<&Value> = waiting["items"].as_array().unwrap().iter().map(|run| &run["id"]).collect();
+    assert_eq!(listed, [&json!(first), &json!(others[0]), &json!(others[1])]);
+    for id in &others {
+        let shown = read(&house, "/v1/runs/{run}", &[("run", id.as_str())]).await.unwrap();
+        assert_eq!(shown["status"], "waiting");
+        assert_eq!(shown["waits"], json!({"breaker": "servicenow", "until_ms": until_ms}));
+    }
+    assert_eq!(read(&house, "/v1/runs", &[("state", "running")]).await.unwrap()["items"], json!([]));
     // One run tries, the sixth failure: the breaker opens again, for longer.
     until_open(&house, 2).await;
     assert_eq!(asked(&desk), usize::try_from(FAILURES_MAX).unwrap() + 1);
@@ -73,8 +84,10 @@ async fn a_system_that_is_down_is_left_alone_and_tried_by_one_run() {
     assert!(house.clock.now_ms() - opened_ms >= 3 * OPEN_MS);
     assert_eq!(breaker(&house).await["state"], "closed");
     for id in others.iter().chain([&first]) {
-        assert_eq!(house.run(id).await.outcome, Some(Outcome::Done));
+        let run = house.run(id).await;
+        assert_eq!((run.outcome, run.held), (Some(Outcome::Done), None));
     }
+    assert_eq!(read(&house, "/v1/runs", &[("state", "waiting")]).await.unwrap()["items"], json!([]));
     let kinds = house.kinds(&Id::parse("brk_servicenow").unwrap()).await;
     let turns: Vec<&str> = kinds.iter().map(|kind| kind.trim_start_matches("flows.breaker.")).collect();
     assert_eq!(turns, ["opened", "probed", "opened", "probed", "closed"]);
@@ -304,7 +317,7 @@ async fn a_run_whose_budget_has_run_out_is_replayed_and_asks_anew() {
     house.act(&operator, "flows.run.replay", json!({"run": id})).await.unwrap();
     house.settle().await;
     assert_eq!(house.run(&id).await.outcome, Some(Outcome::Done));
-    let keys = house.model.keys.lock().unwrap().clone();
+    let keys = house.model.keys();
     assert_eq!(keys, [format!("{id}:ask:0"), format!("{id}:ask:1.0")]);
 }
 
@@ -321,3 +334,48 @@ steps:
       answer: {type: object, additionalProperties: false, properties: {assignment_group: {type: string}}}
       max_output_tokens: 50
 ";
+
+#[tokio::test]
+async fn a_run_that_a_breaker_holds_can_be_cancelled_and_waits_for_nothing_then() {
+    let desk = Desk::start().await;
+    let house = House::with(&desk, 20).await;
+    reader(&house).await;
+    desk.look(|seen| seen.read_faults = vec![Fault::Status(503, None); 5].into());
+    house.start("reader", json!({})).await;
+    until_open(&house, 1).await;
+    let held = house.start("reader", json!({})).await;
+    house.work().await;
+    assert!(house.run(&held).await.held.is_some());
+    let operator = person(&house, "ann", &["operator"]);
+    house.act(&operator, "flows.run.cancel", json!({"run": held})).await.unwrap();
+    let shown = read(&house, "/v1/runs/{run}", &[("run", held.as_str())]).await.unwrap();
+    assert_eq!(
+        (&shown["status"], &shown["outcome"], &shown["waits"]),
+        (&json!("finished"), &json!("cancelled"), &Value::Null)
+    );
+}
+
+#[tokio::test]
+async fn a_date_to_come_back_at_is_kept_to_within_an_hour() {
+    // The reply says no date of its own, so it counts from when it came: the clock of this house says 2026-11-21 06:31:25.
+    let desk = Desk::start().await;
+    let house = House::with(&desk, 21).await;
+    reader(&house).await;
+    let (start_ms, hour_ms) = (1_795_242_685_000, 3_600_000);
+    house.clock.advance_ms(start_ms - house.clock.now_ms());
+    for (date, wait_ms) in [
+        ("Sat, 21 Nov 2026 06:33:25 GMT", 120_000),
+        ("Sat Nov 21 06:33:25 2026", 120_000),
+        ("Sat, 28 Nov 2026 06:31:25 GMT", hour_ms),
+    ] {
+        desk.look(|seen| seen.read_faults = vec![Fault::Until(date)].into());
+        house.clock.advance_ms(start_ms - house.clock.now_ms());
+        let id = house.start("reader", json!({})).await;
+        house.work().await;
+        let due_ms = house.run(&id).await.due_ms.unwrap();
+        // A little is added, so that not all come back at once.
+        assert!((wait_ms..wait_ms + 10_000).contains(&(due_ms - start_ms)), "{date}: {}", due_ms - start_ms);
+        let operator = person(&house, "ann", &["operator"]);
+        house.act(&operator, "flows.run.cancel", json!({"run": id})).await.unwrap();
+    }
+}

@@ -5,7 +5,7 @@ use crate::desk::Desk;
 use crate::mortal::{Fate, Mortal};
 use access::bootstrap::{Bootstrap, bootstrap};
 use act::{Assurance, Clock as _, Ctx, Domain, Fault, Principal, PrincipalKind};
-use contracts::models::{ModelCall, ModelCalls, ModelReply};
+use contracts::models::{Cost, ModelCall, ModelCalls, ModelFault, ModelReply};
 use custody::{Custody, Keyring};
 use egress::{Egress, EgressConfig};
 use flows::connector::poll::POLL;
@@ -37,24 +37,38 @@ static KINDS: &[&JobKind] = &[&STEP, &JOIN, &POLL, &SETTLE];
 pub struct Model {
     /// What it says next.
     pub script: Mutex<VecDeque<Result<Value, Fault>>>,
-    /// The keys it was asked under.
-    pub keys: Mutex<Vec<String>>,
+    /// What it was asked.
+    pub calls: Mutex<Vec<ModelCall>>,
     ids: Arc<SeededIds>,
 }
 
+impl Model {
+    /// The keys it was asked under.
+    pub fn keys(&self) -> Vec<String> {
+        self.calls.lock().unwrap().iter().map(|call| call.key.clone()).collect()
+    }
+}
+
 impl ModelCalls for Model {
-    fn model_call<'a>(&'a self, _: &'a Ctx, call: ModelCall) -> BoxFuture<'a, Result<ModelReply, Fault>> {
+    fn model_call<'a>(
+        &'a self,
+        _: &'a Ctx,
+        call: ModelCall,
+    ) -> BoxFuture<'a, Result<ModelReply, ModelFault>> {
         async move {
-            self.keys.lock().unwrap().push(call.key);
+            self.calls.lock().unwrap().push(call);
             // Gives way once, so that a killed process can die while it waits.
             tokio::task::yield_now().await;
             let scripted = self.script.lock().unwrap().pop_front();
             let usual = json!({"assignment_group": "Network", "summary": "No network.", "confidence": 900});
+            let body = scripted.unwrap_or(Ok(usual));
+            // Who fails may have been paid all the same, and nobody has measured that.
+            let cost = Cost { cost_micros: 3, unmeasured_micros: 50 };
             Ok(ModelReply {
-                body: scripted.unwrap_or(Ok(usual))?,
+                body: body.map_err(|fault| ModelFault { fault, cost })?,
                 model: "tfidf-1".into(),
                 fact: Id::mint("fct", self.ids.next_uuid()),
-                cost_micros: 7,
+                cost: Cost { cost_micros: 7, unmeasured_micros: 0 },
                 input_tokens: None,
                 output_tokens: None,
             })
@@ -136,7 +150,7 @@ impl House {
         let harness = Harness::new(store.clone(), governor.clone(), clock.clone(), ids.clone(), "local");
         let egress_clock = clock.clone();
         let egress = Egress::new(EgressConfig::new(move || egress_clock.now_ms())).unwrap();
-        let model = Arc::new(Model { script: Mutex::default(), keys: Mutex::default(), ids: ids.clone() });
+        let model = Arc::new(Model { script: Mutex::default(), calls: Mutex::default(), ids: ids.clone() });
         let domain = flows::domain(flows::Deps {
             harness: harness.clone(),
             egress,

@@ -264,23 +264,52 @@ async fn an_unsafe_call_in_doubt_is_for_people_alone() {
 
 #[tokio::test]
 async fn a_model_that_breaks_its_contract_leaves_it_to_people() {
-    let refusal = || Err(ActFault::new(Class::Upstream, "model.schema_violation", "no"));
     let desk = Desk::start().await;
-    let house = House::with(&desk, 11).await;
-    house.model.script.lock().unwrap().extend([refusal(), refusal()]);
-    let id = house.event(event()).await;
-    house.settle().await;
-    assert_eq!((house.run(&id).await.outcome, desk.notes()), (Some(Outcome::NeedsHuman), 0));
-    let keys = house.model.keys.lock().unwrap().clone();
-    assert_eq!(keys.len(), 2);
-    assert_ne!(keys[0], keys[1], "a repair attempt is another question");
+    // Whoever calls the model has asked for a repair where that helps; the step asks no second time, and pays none.
+    for code in [
+        "model.schema_violation",
+        "model.value_not_allowed",
+        "model.not_plain",
+        "model.oversized",
+        "model.pin_mismatch",
+    ] {
+        let house = House::with(&desk, 11).await;
+        house.model.script.lock().unwrap().push_back(Err(ActFault::new(Class::Upstream, code, "no")));
+        let id = house.event(event()).await;
+        house.settle().await;
+        let run = house.run(&id).await;
+        assert_eq!((run.outcome, desk.notes()), (Some(Outcome::NeedsHuman), 0), "{code}");
+        assert_eq!(house.model.keys().len(), 1, "{code}");
+        assert_eq!(run.error.unwrap().code, code);
+        // It was paid for all the same, and the fact of the end says so.
+        assert_eq!((run.cost_micros, run.unmeasured_micros), (3, 50));
+        let facts = house.facts(&id).await;
+        let finished = facts.iter().find(|fact| fact["kind"] == "flows.run.finished").unwrap();
+        assert_eq!(
+            (&finished["outcome"]["cost_micros"], &finished["outcome"]["unmeasured_micros"]),
+            (&json!(3), &json!(50))
+        );
+    }
 
-    // One bad answer is repaired.
+    // What a provider sent that is no answer at all may be better next time; both are paid for.
     let house = House::with(&desk, 12).await;
-    house.model.script.lock().unwrap().push_back(refusal());
+    let malformed = ActFault::new(Class::Upstream, "model.provider_malformed", "no");
+    house.model.script.lock().unwrap().push_back(Err(malformed));
     let id = house.event(event()).await;
     house.settle().await;
-    assert_eq!((house.run(&id).await.outcome, desk.notes()), (Some(Outcome::Done), 1));
+    let run = house.run(&id).await;
+    assert_eq!((run.outcome, desk.notes()), (Some(Outcome::Done), 1));
+    assert_eq!((run.cost_micros, run.unmeasured_micros), (10, 50));
+    let keys = house.model.keys();
+    assert!(keys.len() == 2 && keys[0] != keys[1], "another attempt is another question: {keys:?}");
+
+    // So does a failure on our own side that comes after the call.
+    let house = House::with(&desk, 16).await;
+    house.model.script.lock().unwrap().push_back(Err(act::internal("a full disk")));
+    let id = house.event(event()).await;
+    house.settle().await;
+    let run = house.run(&id).await;
+    assert_eq!((run.cost_micros, run.unmeasured_micros, run.outcome), (10, 50, Some(Outcome::Done)));
 
     // A model that is not sure at all is left to people too.
     let house = House::with(&desk, 13).await;

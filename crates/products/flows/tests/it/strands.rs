@@ -439,3 +439,192 @@ async fn the_shipped_change_window_comes_to_its_end() {
         assert!(seen.notes[0].starts_with("Cable replaced. (the night shift)"), "{:?}", seen.notes)
     });
 }
+
+/// A workflow whose branches each ask a model, and may cost so much together.
+fn asks(branches: usize, most_micros: i64) -> String {
+    let answer =
+        "{type: object, additionalProperties: false, properties: {assignment_group: {type: string}}}";
+    let mut text = format!(
+        "
+name: asks
+pins:
+  models: {{small: {{model: baseline/tfidf-1}}}}
+limits: {{cost_micros: {most_micros}}}
+steps:
+  - id: all
+    parallel:
+      branches:
+"
+    );
+    for n in 0..branches {
+        text.push_str(&format!(
+            "        b{n}: [{{id: ask{n}, model: {{pin: small, system: Which?, user: x, answer: {answer}}}, retry: {{external: 0}}, on_error: end}}]\n"
+        ));
+    }
+    text
+}
+
+#[tokio::test]
+async fn branches_share_one_brake_and_their_costs_add_up_whatever_came_of_them() {
+    let house = House::empty(20).await;
+    house.publish(&asks(3, 500)).await.unwrap();
+    let failed = act::Fault::new(act::Class::Upstream, "model.provider_unavailable", "no");
+    house.model.script.lock().unwrap().push_back(Err(failed));
+    let id = house.start("asks", json!({})).await;
+    house.settle().await;
+    let run = house.run(&id).await;
+    assert_eq!(run.outcome, Some(Outcome::Done), "{:?}", run.error);
+    // Two answers, and one failure that was paid for without a measure.
+    assert_eq!((run.cost_micros, run.unmeasured_micros), (2 * 7 + 3, 50));
+    let brake = contracts::models::Brake { run: id.clone(), most_micros: 500 };
+    let calls = house.model.calls.lock().unwrap().clone();
+    assert_eq!(calls.len(), 3);
+    assert!(calls.iter().all(|call| call.brakes == [brake.clone()] && call.run == id), "{calls:?}");
+    // Each fact of a branch's end has what that branch has cost; the run's has all of it.
+    let told = |facts: Vec<Value>| {
+        let end = facts.iter().find(|fact| fact["kind"] == "flows.run.finished").unwrap().clone();
+        (
+            end["outcome"]["cost_micros"].as_i64().unwrap(),
+            end["outcome"]["unmeasured_micros"].as_i64().unwrap(),
+        )
+    };
+    assert_eq!(told(house.facts(&id).await), (17, 50));
+    let forked = house.facts(&id).await;
+    let forked = forked.iter().find(|fact| fact["kind"] == "flows.step.waiting").unwrap();
+    let mut sum = (0, 0);
+    for branch in forked["outcome"]["strands"].as_object().unwrap().values() {
+        let branch = Id::parse(branch.as_str().unwrap()).unwrap();
+        let (cost, unmeasured) = told(house.facts(&branch).await);
+        sum = (sum.0 + cost, sum.1 + unmeasured);
+    }
+    assert_eq!(sum, (17, 50));
+}
+
+#[tokio::test]
+async fn a_call_that_does_not_fit_its_run_ends_it_among_the_dead() {
+    let house = House::empty(21).await;
+    house.publish(&asks(2, 5).replace(", on_error: end", "")).await.unwrap();
+    let limit = act::Fault::new(act::Class::Denied, "billing.run_limit", "it does not fit");
+    house.model.script.lock().unwrap().extend([Err(limit), Ok(json!({"assignment_group": "x"}))]);
+    let id = house.start("asks", json!({})).await;
+    house.settle().await;
+    let mut codes = Vec::new();
+    for strand in house.run(&id).await.strands {
+        codes.push(house.run(&strand).await.error.map(|error| error.code));
+    }
+    codes.sort();
+    assert_eq!(codes, [None, Some("flows.cost_limit".to_owned())]);
+    // Cancelled, the run is told what its branches have cost.
+    let operator = person(&house, "ann", &["operator"]);
+    house.act(&operator, "flows.run.cancel", json!({"run": id})).await.unwrap();
+    let run = house.run(&id).await;
+    assert_eq!((run.outcome, run.cost_micros, run.unmeasured_micros), (Some(Outcome::Cancelled), 10, 50));
+}
+
+#[tokio::test]
+async fn a_workflow_in_a_workflow_brakes_for_both() {
+    let house = House::empty(22).await;
+    house.publish(&asks(2, 100)).await.unwrap();
+    let outer = "name: outer\nlimits: {cost_micros: 900}\nsteps:\n  - {id: inner, workflow: {name: asks, with: {}}}\n";
+    house.publish(outer).await.unwrap();
+    let id = house.start("outer", json!({})).await;
+    house.settle().await;
+    let run = house.run(&id).await;
+    assert_eq!((run.outcome, run.cost_micros), (Some(Outcome::Done), 14), "{:?}", run.error);
+    for call in house.model.calls.lock().unwrap().iter() {
+        let most: Vec<i64> = call.brakes.iter().map(|brake| brake.most_micros).collect();
+        assert_eq!((most, &call.brakes[0].run), (vec![900, 100], &id));
+        assert_ne!(call.brakes[1].run, id);
+    }
+}
+
+/// Branches that each run `inner`.
+fn many(branches: usize) -> String {
+    let mut text = "name: many\nsteps:\n  - id: all\n    parallel:\n      branches:\n".to_owned();
+    for n in 0..branches {
+        text.push_str(&format!(
+            "        b{n}: [{{id: s{n}, workflow: {{name: inner, with: {{n: {n}}}}}}}]\n"
+        ));
+    }
+    text
+}
+
+fn inner(branches: usize) -> String {
+    let mut text = "name: inner\nsteps:\n  - id: all\n    parallel:\n      branches:\n".to_owned();
+    for n in 0..branches {
+        let step = match n {
+            0 => "{id: hear, when: \"event.n == 5\", wait: {signal: bell, timeout_ms: 60000}}".to_owned(),
+            n => format!("{{id: rest{n}, wait: {{for_ms: 50000}}}}"),
+        };
+        text.push_str(&format!("        b{n}: [{step}]\n"));
+    }
+    text
+}
+
+#[tokio::test]
+async fn a_run_has_at_most_64_strands_and_a_signal_finds_every_one_of_them() {
+    let house = House::empty(23).await;
+    house.publish(&inner(8)).await.unwrap();
+    // 6 branches, 6 inner runs, 8 branches in each of them: 60 strands at once.
+    house.publish(&many(6)).await.unwrap();
+    let id = house.start("many", json!({})).await;
+    house.work().await;
+    let (mut strands, mut next) = (0, vec![id.clone()]);
+    while let Some(run) = next.pop() {
+        let inside = house.run(&run).await.strands;
+        strands += inside.len();
+        next.extend(inside);
+    }
+    assert_eq!(strands, 60);
+    // One of them waits for it.
+    assert_eq!(signal(&house, &id, "bell", json!({})).await.unwrap()["kept"], false);
+    house.settle().await;
+    assert_eq!(house.run(&id).await.outcome, Some(Outcome::Done));
+    // More than 64 are refused where the workflow is written, and where it has grown since.
+    let fault = house.publish(&many(7)).await.unwrap_err();
+    assert_eq!(fault.code, "flows.workflow_invalid");
+    assert!(fault.details.unwrap().to_string().contains("70 branches"), "it says how many");
+    house.publish(&inner(4)).await.unwrap();
+    house.publish(&many(8)).await.unwrap();
+    house.publish(&inner(7)).await.unwrap();
+    let ctx = person(&house, "ann", &["operator"]);
+    let fault =
+        house.act(&ctx, "flows.run.start", json!({"workflow": "many", "event": {}})).await.unwrap_err();
+    assert_eq!(fault.code, "flows.workflow_unready", "8 + 8 + 56");
+    assert!(fault.message.contains("72 branches"), "{}", fault.message);
+}
+
+#[tokio::test]
+async fn two_approvals_in_two_branches_are_two_questions() {
+    let text = "
+name: twice
+steps:
+  - id: both
+    parallel:
+      branches:
+        a: [{id: ask_a, approval: {preview: {What: A}}}, {id: did_a, transform: {v: 1}}]
+        b: [{id: ask_b, approval: {preview: {What: B}}}, {id: did_b, transform: {v: 1}}]
+    on_denied: end
+";
+    let house = House::empty(24).await;
+    house.publish(text).await.unwrap();
+    let id = house.start("twice", json!({})).await;
+    house.settle().await;
+    let (a, b) = (strand(&house, &id, "a").await, strand(&house, &id, "b").await);
+    let (for_a, for_b) = (a.approval.unwrap(), b.approval.unwrap());
+    assert_ne!(for_a, for_b);
+    // The digest of what one showed agrees to nothing in the other.
+    let ctx = person(&house, "bob", &["approver", "tenant_admin"]);
+    let digest = house.approval(&for_a).await.preview_digest;
+    let args = json!({"approval": for_b, "preview_digest": digest});
+    assert_eq!(house.act(&ctx, "governor.approval.grant", args).await.unwrap_err().code, "approval.changed");
+    // Granted and denied at one moment by two people: each branch hears its own.
+    let (granted, denied) =
+        tokio::join!(house.decide(&for_a, "bob", true), house.decide(&for_b, "eve", false));
+    (granted.unwrap(), denied.unwrap());
+    house.settle().await;
+    let (a, b) = (house.run(&a.id).await, house.run(&b.id).await);
+    assert_eq!((a.outcome, b.outcome), (Some(Outcome::Done), Some(Outcome::Denied)));
+    let run = house.run(&id).await;
+    assert!(run.digests.contains_key("steps.did_a") && !run.digests.contains_key("steps.did_b"));
+}

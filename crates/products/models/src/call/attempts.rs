@@ -17,19 +17,24 @@
 use super::Models;
 use super::provider::FALLBACKS_MAX;
 use act::{Class, Ctx, Fault};
-use contracts::models::{ModelCall, ModelReply};
+use contracts::models::{Cost, ModelCall, ModelFault, ModelReply};
 use kernel::Id;
+use std::sync::atomic::AtomicBool;
 
 /// Most facts that a call names as its causes.
 const CAUSES_MAX: usize = 8;
 
 /// Which attempt a call is, as records and policy have it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Attempt<'a> {
     /// `first`, `repair` or `fallback`.
     pub name: &'static str,
     /// The pin that was asked for, where another one stands in; also for the repair of a fallback.
     pub instead_of: Option<&'a str>,
+    /// The key under which the caller asked.
+    pub asked: &'a str,
+    /// Set if a call for this question was made before and nobody came back from it.
+    pub lost: &'a AtomicBool,
 }
 
 /// A call that was made and is over.
@@ -38,8 +43,8 @@ pub(super) struct Ended {
     pub outcome: Result<ModelReply, Fault>,
     /// The fact of its end.
     pub fact: Id,
-    /// What it cost, whatever came of it.
-    pub cost_micros: i64,
+    /// What it cost, whatever came of it; with the call that it repairs.
+    pub cost: Cost,
 }
 
 /// Whether a model that is told which rule its answer broke may do better.
@@ -62,12 +67,19 @@ fn is_unavailable(fault: &Fault) -> bool {
 
 impl Models {
     /// Calls, and tries what may be tried.
-    pub(super) async fn attempts(&self, ctx: &Ctx, call: ModelCall) -> Result<ModelReply, Fault> {
-        let first = self.mended(ctx, &call, None).await?;
-        let mut spent = first.cost_micros;
+    pub(super) async fn attempts(
+        &self,
+        ctx: &Ctx,
+        call: &ModelCall,
+        lost: &AtomicBool,
+    ) -> Result<ModelReply, ModelFault> {
+        let attempt = Attempt { name: "first", instead_of: None, asked: &call.key, lost };
+        let first = self.mended(ctx, call, attempt).await?;
+        let mut spent = first.cost;
         let fault = match first.outcome {
+            Ok(reply) => return Ok(ModelReply { cost: spent, ..reply }),
             Err(fault) if is_unavailable(&fault) => fault,
-            outcome => return outcome,
+            Err(fault) => return Err(ModelFault { fault, cost: spent }),
         };
         let fallbacks = self.0.providers.fallbacks.get(&call.pin).into_iter().flatten().take(FALLBACKS_MAX);
         for (n, fallback) in fallbacks.enumerate() {
@@ -75,37 +87,34 @@ impl Models {
                 key: format!("{}:fallback:{n}", call.key),
                 pin: fallback.pin.clone(),
                 accepts: fallback.accepts.clone(),
-                causes: causes(&first.fact, &call),
+                causes: causes(&first.fact, call),
                 ..call.clone()
             };
-            let missed = match self.mended(ctx, &other, Some(&call.pin)).await {
+            let attempt = Attempt { name: "fallback", instead_of: Some(&call.pin), ..attempt };
+            let missed = match self.mended(ctx, &other, attempt).await {
                 Ok(ended) => {
-                    let before = spent;
-                    spent = spent.saturating_add(ended.cost_micros);
+                    spent = spent.and(ended.cost);
                     match ended.outcome {
-                        Ok(reply) => {
-                            return Ok(ModelReply {
-                                cost_micros: reply.cost_micros.saturating_add(before),
-                                ..reply
-                            });
-                        }
+                        Ok(reply) => return Ok(ModelReply { cost: spent, ..reply }),
                         Err(missed) if is_unavailable(&missed) => missed,
                         Err(_) => break,
                     }
                 }
                 // Not permitted, not priced, not configured: the next one may be.
-                Err(missed) => missed,
+                Err(missed) => {
+                    spent = spent.and(missed.cost);
+                    missed.fault
+                }
             };
             tracing::info!(code = %missed.code, instead_of = %call.pin, "a fallback model did not answer");
         }
         // What the workflow asked for is what failed. That others failed too is on record.
-        Err(fault)
+        Err(ModelFault { fault, cost: spent })
     }
 
     /// One call, and one more if its answer can be mended.
-    async fn mended(&self, ctx: &Ctx, call: &ModelCall, instead_of: Option<&str>) -> Result<Ended, Fault> {
-        let name = if instead_of.is_some() { "fallback" } else { "first" };
-        let ended = self.once(ctx, call, Attempt { name, instead_of }).await?;
+    async fn mended(&self, ctx: &Ctx, call: &ModelCall, attempt: Attempt<'_>) -> Result<Ended, ModelFault> {
+        let ended = self.once(ctx, call, attempt).await?;
         // The baseline says the same again.
         let rule = match &ended.outcome {
             Err(fault) if is_mendable(fault) && !call.pin.starts_with("baseline/") => fault.message.clone(),
@@ -121,15 +130,11 @@ impl Models {
             causes: causes(&ended.fact, call),
             ..call.clone()
         };
-        let Ok(mut repaired) = self.once(ctx, &again, Attempt { name: "repair", instead_of }).await else {
+        match self.once(ctx, &again, Attempt { name: "repair", ..attempt }).await {
+            Ok(repaired) => Ok(Ended { cost: ended.cost.and(repaired.cost), ..repaired }),
             // Not permitted or not affordable: what there is, is the first answer's failure.
-            return Ok(ended);
-        };
-        repaired.cost_micros = repaired.cost_micros.saturating_add(ended.cost_micros);
-        if let Ok(reply) = &mut repaired.outcome {
-            reply.cost_micros = repaired.cost_micros;
+            Err(missed) => Ok(Ended { cost: ended.cost.and(missed.cost), ..ended }),
         }
-        Ok(repaired)
     }
 }
 

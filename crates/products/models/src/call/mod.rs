@@ -24,6 +24,7 @@ mod provider;
 mod verbs;
 
 pub use model::CallDoc;
+pub use pay::{PROVIDER_TOKENS, input_tokens_max};
 pub use provider::{FALLBACKS_MAX, Fallback, Hosted, OpenKey, Providers};
 
 use crate::check::{Checker, Violation};
@@ -31,17 +32,23 @@ use crate::contract::{Ask, Pin, Usage};
 use act::{Class, Ctx, Domain, Draw as _, Fault};
 use attempts::{Attempt, Ended};
 use billing::price;
-use contracts::models::{ModelCall, ModelCalls, ModelReply};
+use contracts::models::{Cost, ModelCall, ModelCalls, ModelFault, ModelReply};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use harness::{Done, Harness, Terms};
 use kernel::{Id, Lease, hex, sha256};
 use serde_json::json;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use store::Range;
 use store::crash;
+use store::key::Key;
 
 /// How often one key may stand for a new call after the former got lost.
 const LOST_MAX: u32 = 5;
+
+/// Most calls of one run that are looked through for those that got lost.
+const CALLS_MAX: usize = 10_000;
 
 /// Codes that an operator may meet.
 pub const CODES: &[(&str, &str)] = &[
@@ -105,8 +112,9 @@ impl Models {
         }
     }
 
-    /// One attempt. An error is a call that was not made; what came of one that was is in [`Ended`].
-    async fn once(&self, ctx: &Ctx, call: &ModelCall, attempt: Attempt<'_>) -> Result<Ended, Fault> {
+    /// One attempt. An error is a call that was not made, or whose end could not be recorded; what came of one that was is
+    /// in [`Ended`].
+    async fn once(&self, ctx: &Ctx, call: &ModelCall, attempt: Attempt<'_>) -> Result<Ended, ModelFault> {
         let (provider, model) = call.pin.split_once('/').ok_or_else(|| unknown(&call.pin))?;
         // A provider names its own models; the baseline is named as a whole, so that no answer can pass for its.
         let named = if provider == "baseline" { call.pin.as_str() } else { model };
@@ -121,15 +129,15 @@ impl Models {
         };
         let checker = Checker::new(&ask).map_err(|violation| violated(&violation))?;
         if !self.0.providers.knows(provider) {
-            return Err(unknown(&call.pin));
+            return Err(unknown(&call.pin).into());
         }
         // An unpriced model is refused before it is called.
         let view = self.0.harness.store().view(&ctx.tenant, self.0.harness.now_ms());
         price::book(&view).await?.model(&call.pin)?;
         let prompt = format!("{}\u{0}{}\u{0}{}", ask.system, ask.user, ask.schema);
         let prompt_digest = hex::encode(&sha256(prompt.as_bytes()));
-        let input_tokens_max = pay::input_tokens_max(&ask);
-        let (id, lease) =
+        let input_tokens_max = input_tokens_max(self.0.providers.request_bytes(provider, &ask));
+        let (id, lease, held_micros) =
             self.intend(ctx, call, attempt, provider, model, &prompt_digest, input_tokens_max).await?;
         crash::point("model.intended");
         let answered = self.0.providers.ask(provider, &ctx.tenant, &ask).await;
@@ -145,8 +153,11 @@ impl Models {
                 }
             }
         };
-        let (fact, cost_micros) =
-            self.finish(ctx, lease, &id, call, &outcome, usage, model_reported.as_deref()).await?;
+        let finished = self.finish(ctx, lease, &id, call, &outcome, usage, model_reported.as_deref()).await;
+        let (fact, cost) = finished.map_err(|fault| {
+            // Its job closes it as unknown, at what is held.
+            ModelFault { fault, cost: Cost { cost_micros: 0, unmeasured_micros: held_micros } }
+        })?;
         let (input_tokens, output_tokens) = match usage {
             Usage::Unknown | Usage::Unmetered => (None, None),
             Usage::Reported(tokens) => (Some(tokens.input()), Some(tokens.output())),
@@ -155,11 +166,11 @@ impl Models {
             body,
             model: model_reported.unwrap_or_default(),
             fact: fact.clone(),
-            cost_micros,
+            cost,
             input_tokens,
             output_tokens,
         };
-        Ok(Ended { outcome: outcome.map(reply), fact: fact.clone(), cost_micros })
+        Ok(Ended { outcome: outcome.map(reply), fact: fact.clone(), cost })
     }
 
     /// Commits the intent. An earlier call under the same key that got lost is followed by a new one.
@@ -173,8 +184,13 @@ impl Models {
         model: &str,
         prompt_digest: &str,
         input_tokens_max: u64,
-    ) -> Result<(Id, Lease), Fault> {
+    ) -> Result<(Id, Lease, i64), Fault> {
         let own = key(call);
+        let brakes: Vec<_> = call
+            .brakes
+            .iter()
+            .map(|brake| json!({"run": brake.run, "most_micros": brake.most_micros}))
+            .collect();
         for n in 0..LOST_MAX {
             let key = if n == 0 { own.clone() } else { format!("{own}#{n}") };
             let ctx = Ctx { idempotency_key: Some(key), ..ctx.clone() };
@@ -183,7 +199,7 @@ impl Models {
                 "project": call.project, "ticket": call.ticket, "input_tokens_max": input_tokens_max,
                 "prompt_digest": prompt_digest, "max_output_tokens": call.max_output_tokens,
                 "sensitivity": call.sensitivity, "causes": call.causes, "attempt": attempt.name,
-                "instead_of": attempt.instead_of,
+                "instead_of": attempt.instead_of, "asked": attempt.asked, "brakes": brakes,
             });
             let done = self.0.harness.act(&ctx, "models.model.call", args.clone(), Terms::default()).await;
             let done = match done {
@@ -194,11 +210,11 @@ impl Models {
                 done => done?,
             };
             match done {
-                Done::Outcome { replayed: true, .. } => {}
+                Done::Outcome { replayed: true, .. } => attempt.lost.store(true, Ordering::Relaxed),
                 Done::Outcome { value, held, .. } => {
                     let id = value["call"].as_str().and_then(|text| Id::parse(text).ok());
                     if let (Some(id), Some(lease)) = (id, held.into_iter().next()) {
-                        return Ok((id, lease));
+                        return Ok((id, lease, value["held_micros"].as_i64().unwrap_or(0)));
                     }
                     return Err(act::internal("a model call was intended without a job"));
                 }
@@ -220,7 +236,7 @@ impl Models {
         outcome: &Result<serde_json::Value, Fault>,
         usage: Usage,
         reported: Option<&str>,
-    ) -> Result<(Id, i64), Fault> {
+    ) -> Result<(Id, Cost), Fault> {
         let harness = &self.0.harness;
         let stamp = harness.stamp(ctx);
         let view = harness.store().view(&ctx.tenant, stamp.at_ms);
@@ -233,6 +249,8 @@ impl Models {
             status: status.clone(),
             reported: reported.map(str::to_owned),
             finished_at_ms: Some(stamp.at_ms),
+            cost_micros: settled.cost_micros,
+            unmeasured_micros: settled.unmeasured_micros,
             ..stored.doc.clone()
         };
         let mut fact = stamp.fact(
@@ -252,13 +270,53 @@ impl Models {
         let committed = harness.conclude(lease, draft, Vec::new()).await?;
         crash::point("model.finished");
         pay::bill(harness, committed.held).await;
-        Ok((fact_id, settled.cost_micros))
+        Ok((fact_id, doc.cost()))
+    }
+
+    /// Calls, and says what that cost: also what was paid for calls that got lost on the way to the same answer.
+    async fn asked(&self, ctx: &Ctx, call: ModelCall) -> Result<ModelReply, ModelFault> {
+        let lost = AtomicBool::new(false);
+        let outcome = self.attempts(ctx, &call, &lost).await;
+        if !lost.load(Ordering::Relaxed) {
+            return outcome;
+        }
+        let cost = match self.spent(ctx, &call).await {
+            Ok(cost) => cost,
+            Err(fault) => {
+                tracing::warn!(%fault, key = call.key, "what lost calls have cost could not be read");
+                return outcome;
+            }
+        };
+        match outcome {
+            Ok(reply) => Ok(ModelReply { cost, ..reply }),
+            Err(missed) => Err(ModelFault { cost, ..missed }),
+        }
+    }
+
+    /// What all calls that were made for one question have cost.
+    async fn spent(&self, ctx: &Ctx, call: &ModelCall) -> Result<Cost, Fault> {
+        let view = self.0.harness.store().view(&ctx.tenant, self.0.harness.now_ms());
+        let mut range = Range::of("run", Key::new().text(call.run.as_str()).bytes());
+        let (mut cost, mut seen) = (Cost::default(), 0);
+        while seen < CALLS_MAX {
+            let page = view.list::<CallDoc>(range.clone()).await?;
+            let Some(last) = page.last() else { break };
+            range.after = Some((last.key.clone(), last.stored.id.clone()));
+            seen += page.len();
+            let own = page.iter().filter(|found| found.stored.asked == call.key);
+            cost = own.fold(cost, |cost, found| cost.and(found.stored.cost()));
+        }
+        Ok(cost)
     }
 }
 
 impl ModelCalls for Models {
-    fn model_call<'a>(&'a self, ctx: &'a Ctx, call: ModelCall) -> BoxFuture<'a, Result<ModelReply, Fault>> {
-        self.attempts(ctx, call).boxed()
+    fn model_call<'a>(
+        &'a self,
+        ctx: &'a Ctx,
+        call: ModelCall,
+    ) -> BoxFuture<'a, Result<ModelReply, ModelFault>> {
+        self.asked(ctx, call).boxed()
     }
 }
 

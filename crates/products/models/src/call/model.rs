@@ -1,5 +1,6 @@
 //! The record of a call: metadata only.
 
+use contracts::models::Cost;
 use kernel::Id;
 use serde::{Deserialize, Serialize};
 use store::Document;
@@ -26,6 +27,9 @@ pub struct CallDoc {
     pub model: String,
     /// SHA-256 of the prompt and the schema.
     pub prompt_digest: String,
+    /// The key under which its caller asked. Repairs and fallbacks have their first call's.
+    #[serde(default)]
+    pub asked: String,
     /// Which attempt it is: `first`, `repair` or `fallback`.
     #[serde(default = "super::verbs::first")]
     pub attempt: String,
@@ -42,9 +46,26 @@ pub struct CallDoc {
     pub intended_at_ms: i64,
     /// When it ended.
     pub finished_at_ms: Option<i64>,
+    /// What was measured of its cost, in millionths.
+    #[serde(default)]
+    pub cost_micros: i64,
+    /// What is charged although nobody measured it, in millionths.
+    #[serde(default)]
+    pub unmeasured_micros: i64,
     /// What it is held at; calls from before there were holds have none.
     #[serde(default)]
     pub terms: Option<billing::spend::Terms>,
+}
+
+impl CallDoc {
+    /// What it has cost. A call that nobody has come back from may have cost all that is held: its end will say so.
+    pub fn cost(&self) -> Cost {
+        let held_micros = self.terms.as_ref().map_or(0, |terms| terms.most_micros);
+        match self.finished_at_ms {
+            Some(_) => Cost { cost_micros: self.cost_micros, unmeasured_micros: self.unmeasured_micros },
+            None => Cost { cost_micros: 0, unmeasured_micros: held_micros },
+        }
+    }
 }
 
 impl Document for CallDoc {

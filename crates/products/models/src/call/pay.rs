@@ -6,7 +6,7 @@
 use super::Models;
 use super::model::CallDoc;
 use super::verbs::CallArgs;
-use crate::contract::{Ask, Usage};
+use crate::contract::Usage;
 use act::{Class, Ctx, Draw as _, Fault, JobSpec, Stamp};
 use billing::price::Tokens;
 use billing::spend::{self, Charge, Settled, Spend};
@@ -18,13 +18,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::sync::Arc;
 
-/// Tokens beyond the texts themselves: roles, separators and the framing of the fenced document.
-const FRAMING_TOKENS: u64 = 512;
+/// Tokens that a provider may add to a prompt and that stand nowhere in the request: markers of roles and turns, the
+/// instructions by which it explains tools and schemas to its model. Vendors that say how many it is name some hundreds for
+/// a forced tool; this is several times that.
+pub const PROVIDER_TOKENS: u64 = 4_096;
 
-/// The most tokens that the input of an ask can be. A token of a byte-level vocabulary is at least a byte of text.
-pub(super) fn input_tokens_max(ask: &Ask) -> u64 {
-    let schema = ask.answer_schema().to_string().len();
-    (ask.system.len() + ask.user.len() + schema) as u64 + FRAMING_TOKENS
+/// The most tokens that the input of a request can be: a token of a byte-level vocabulary is at least a byte of text, and
+/// every text that the provider sees stands in the request's body, which escapes only make longer.
+pub fn input_tokens_max(request_bytes: usize) -> u64 {
+    (request_bytes as u64).saturating_add(PROVIDER_TOKENS)
 }
 
 /// What a call with these arguments is going to spend.
@@ -36,6 +38,13 @@ pub(super) fn spend(id: &Id, args: &CallArgs) -> Spend {
         model: format!("{}/{}", args.provider, args.model),
         input_tokens: args.input_tokens_max,
         output_tokens: u64::from(args.max_output_tokens),
+        brakes: args
+            .brakes
+            .iter()
+            .filter_map(|brake| {
+                Some(spend::Brake { run: Id::parse(&brake.run).ok()?, most_micros: brake.most_micros })
+            })
+            .collect(),
     }
 }
 
@@ -201,6 +210,10 @@ impl Models {
         let Some(account) = account else { return Ok(Some(refused.clone())) };
         let run = Id::parse(&args.run).map_err(|_| Fault::not_found("run"))?;
         let view = harness.store().view(&ctx.tenant, harness.now_ms());
+        // A run that may not cost more is stopped by its workflow, and says so itself.
+        if let Some(braked) = spend::braked(&view, &spend(&run, args), &account).await? {
+            return Ok(Some(braked));
+        }
         let Some(exhausted) = spend::exhausted(&view, &spend(&run, args), &account).await? else {
             return Ok(None);
         };

@@ -109,6 +109,15 @@ impl Providers {
         }
     }
 
+    /// How many bytes a provider is sent for an ask.
+    pub(super) fn request_bytes(&self, provider: &str, ask: &Ask) -> usize {
+        match self.hosted.get(provider) {
+            Some(hosted) => hosted.dialect.request(ask, hosted.stream).bytes(),
+            // In this process nothing is sent; what it reads is what it is asked.
+            None => ask.system.len() + ask.user.len() + ask.answer_schema().to_string().len(),
+        }
+    }
+
     pub(super) async fn ask(&self, provider: &str, tenant: &TenantId, ask: &Ask) -> Result<Answer, Failed> {
         match (&self.baseline, self.hosted.get(provider), &self.egress) {
             (Some(baseline), _, _) if provider == "baseline" => Ok(baseline.answer(ask)),

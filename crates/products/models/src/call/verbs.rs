@@ -2,7 +2,7 @@
 
 use super::{CallDoc, pay};
 use crate::contract::Usage;
-use act::{Auth, Call, Draw as _, Fault, JobSpec, Method, Param, Plan, Route, Target, Verb};
+use act::{Auth, Call, Draw as _, Fault, JobSpec, Method, Param, Plan, Route, Target, Verb, page};
 use billing::spend::{self, Charge};
 use futures::FutureExt as _;
 use harness::Harness;
@@ -12,8 +12,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
+use store::Document as _;
 use store::key::Key;
-use store::{Document as _, Range};
 
 /// Closes a call whose caller has gone.
 pub static CALL: JobKind = JobKind {
@@ -53,12 +53,28 @@ pub struct CallArgs {
     /// Facts that led to it.
     #[serde(default)]
     pub causes: Vec<String>,
+    /// The key under which its caller asked.
+    #[serde(default)]
+    pub asked: String,
+    /// What the runs that it is a part of may cost.
+    #[serde(default)]
+    pub brakes: Vec<BrakeArgs>,
     /// Which attempt it is: `first`, `repair` of an answer that broke its schema, or `fallback`.
     #[serde(default = "first")]
     pub attempt: String,
     /// The `provider/model` that was asked for, where this one stands in for it.
     #[serde(default)]
     pub instead_of: Option<String>,
+}
+
+/// What a run may cost.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BrakeArgs {
+    /// The run.
+    pub run: String,
+    /// In millionths of the currency.
+    pub most_micros: i64,
 }
 
 /// What a call is that says nothing else.
@@ -126,6 +142,7 @@ pub(super) fn verbs() -> Vec<Verb> {
                     provider: args.provider,
                     model: args.model,
                     prompt_digest: args.prompt_digest,
+                    asked: args.asked,
                     attempt: args.attempt,
                     instead_of: args.instead_of,
                     status: "intended".into(),
@@ -133,9 +150,12 @@ pub(super) fn verbs() -> Vec<Verb> {
                     intended: fact.id.clone(),
                     intended_at_ms: stamp.at_ms,
                     finished_at_ms: None,
+                    cost_micros: 0,
+                    unmeasured_micros: 0,
                     terms: Some(taken.terms),
                 };
-                let mut plan = Plan { draft: stamp.draft(), outcome: json!({"call": id}) };
+                let outcome = json!({"call": id, "held_micros": doc.cost().unmeasured_micros});
+                let mut plan = Plan { draft: stamp.draft(), outcome };
                 plan.draft.operations.extend(taken.operations);
                 plan.draft.put_new(&doc).fact(fact).job(stamp.id("job"), &CALL, stamp.at_ms, true, &json!({"call": id}));
                 Ok(plan)
@@ -191,7 +211,13 @@ async fn close(harness: &Harness, lease: Lease) -> Result<(), Fault> {
     let stored = view.get::<CallDoc>(&id).await?.ok_or_else(|| Fault::not_found("call"))?;
     // The provider may have answered, and may bill it.
     let settled = pay::settle(&stored, Charge::Unknown);
-    let doc = CallDoc { status: "unknown".into(), finished_at_ms: Some(stamp.at_ms), ..stored.doc.clone() };
+    let doc = CallDoc {
+        status: "unknown".into(),
+        finished_at_ms: Some(stamp.at_ms),
+        cost_micros: settled.cost_micros,
+        unmeasured_micros: settled.unmeasured_micros,
+        ..stored.doc.clone()
+    };
     let mut fact = stamp.fact(
         "models.call.finished",
         &doc.run,
@@ -215,20 +241,27 @@ pub(super) fn routes() -> Vec<Route> {
         method: Method::Get,
         path: "/v1/model-calls",
         operation: "model_call_list",
-        summary: "List the model calls of a run",
+        summary: "List model calls: those of a run, oldest first, or all, those of the newest run first",
         auth: Auth::Principal,
         call: Call::Query(
             "models.call.read",
             Arc::new(|query| {
                 async move {
-                    let run = query.id("run", "run")?;
-                    let range = Range::of("run", Key::new().text(run.as_str()).bytes());
+                    // Ids of runs begin with their time, so the index by run is one by time as well.
+                    let range = match query.param("run") {
+                        Some(_) => {
+                            let run = query.id("run", "run")?;
+                            page::range(&query, "run", Key::new().text(run.as_str()).bytes(), false)?
+                        }
+                        None => page::range(&query, "run", Vec::new(), true)?,
+                    };
+                    let limit = range.limit;
                     let found = query.view.list::<CallDoc>(range).await?;
-                    Ok(json!({"items": found.iter().map(|found| &found.stored.doc).collect::<Vec<_>>()}))
+                    Ok(page::page(&found, limit, |call| &call.id, |call| json!(call)))
                 }
                 .boxed()
             }),
         ),
-        query: &[Param { name: "run", summary: "the run" }],
+        query: &[Param { name: "run", summary: "Only those of this run" }, page::AFTER, page::LIMIT],
     }]
 }

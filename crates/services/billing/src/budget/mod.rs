@@ -13,6 +13,8 @@
 //! | `acc_<budget>.<unit>.<period>` | `billing.budget` | what is spent from; its floor is minus the budget |
 //! | `acc_tenant.<unit>.<month>` | `billing.cost` | the same for the tenant's costs as long as no such budget is set: no floor |
 //! | `acc_spent.<level>.<unit>` | `billing.spent` | the other side: all that was ever spent at a level |
+//! | `acc_run.<run>.<unit>` | `billing.brake` | what one run may cost, by its workflow; its floor is minus that |
+//! | `acc_spent.run.<unit>` | `billing.spent` | its other side |
 //!
 //! One level's accounts say nothing about another's: a call that falls under three budgets has three transfers, and the
 //! tenant's own is the one that adds up to the bill.
@@ -238,6 +240,32 @@ pub fn spent_account(level: Level, unit: &str) -> AccountSpec {
         id: constant(&format!("acc_spent.{}.{}", level.as_str(), unit.to_ascii_lowercase())),
         code: "billing.spent".into(),
         unit: unit.to_owned(),
+        floor: None,
+        ceiling: None,
+        exceed: Exceed::Always,
+    }
+}
+
+/// What a run may cost: `None` if its id makes no account's.
+pub fn brake_account(run: &Id, currency: &str, most_micros: i64) -> Option<AccountSpec> {
+    let body = run.as_str().split_once('_').map(|(_, body)| body)?;
+    let id = Id::parse(&format!("acc_run.{body}.{}", currency.to_ascii_lowercase())).ok()?;
+    Some(AccountSpec {
+        id,
+        code: "billing.brake".into(),
+        unit: currency.to_owned(),
+        floor: Some(-most_micros.clamp(0, AMOUNT_MAX)),
+        ceiling: None,
+        exceed: Exceed::Always,
+    })
+}
+
+/// The other side of everything that runs with a brake have cost.
+pub fn runs_account(currency: &str) -> AccountSpec {
+    AccountSpec {
+        id: constant(&format!("acc_spent.run.{}", currency.to_ascii_lowercase())),
+        code: "billing.spent".into(),
+        unit: currency.to_owned(),
         floor: None,
         ceiling: None,
         exceed: Exceed::Always,

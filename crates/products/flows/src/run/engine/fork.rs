@@ -11,7 +11,7 @@ impl Engine {
     pub(super) fn fork(&self, bench: &Bench<'_>, run: RunDoc, parallel: &ParallelStep) -> Move {
         let ways = parallel.branches.iter().filter_map(|(name, steps)| {
             let first = steps.first()?;
-            Some(Way { branch: name, first: &first.id, sub: None })
+            Some(Way { branch: name, first: &first.id, sub: None, brake_micros: None })
         });
         self.forked(bench, run, ways.collect())
     }
@@ -38,9 +38,11 @@ impl Engine {
         let Some(digest) = run.workflows.get(&sub.name).cloned() else {
             return refused(run, "flows.workflow_unready");
         };
-        let workflow = workflow_read(bench.view, &digest).await?;
+        let (workflow, name) = (workflow_read(bench.view, &digest).await?, sub.name.as_str());
         let Some(first) = workflow.steps.first() else { return refused(run, "flows.workflow_unready") };
-        let way = Way { branch: &sub.name, first: &first.id, sub: Some((&sub.name, &digest, with)) };
+        let sub = Some((sub.name.as_str(), digest.as_str(), with));
+        let brake_micros = workflow.limits.cost_micros;
+        let way = Way { branch: name, first: &first.id, sub, brake_micros };
         Ok(self.forked(bench, run, vec![way]))
     }
 

@@ -1,4 +1,7 @@
 //! Before a call and after it: what the connector's breaker says, and what it is told.
+//!
+//! A run that finds the breaker open is *held*: people see it waiting, and for what. Underneath it goes on having a job, which
+//! is merely not due yet, because its call may have been permitted or be in doubt already; nobody else moves such a run.
 
 use super::*;
 use crate::run::breaker::{Breaker, CloseArgs, FAILURES_MAX, Found, State, TurnArgs, breaker_id, found};
@@ -58,7 +61,8 @@ impl Engine {
         run.error = Some(RunError { code: code.into(), step: bench.step.id.clone(), at_ms: now_ms });
         let facts =
             vec![("flows.step.retried", json!({"step": bench.step.id, "code": code, "side": "external"}))];
-        Ok(Some(Move::new(run, Then::At(at_ms), facts)))
+        let held = Some(Held { connector: connector.to_owned(), until_ms });
+        Ok(Some(Move { held, ..Move::new(run, Then::At(at_ms), facts) }))
     }
 
     /// Tells the breaker how a call went. What it cannot be told is logged: the call's own outcome comes first.

@@ -144,7 +144,9 @@ impl Engine {
         let reading =
             read_back.and_then(|read_back| Some((read_back, version.manifest.action(&read_back.action)?)));
         let Some((read_back, reading)) = reading else {
-            return self.heard(bench, run, pending, Some(action), (Heard::Done(output), None));
+            let heard = Heard::Done(output);
+            let run = self.learned(run, pending, version, action, &heard);
+            return self.heard(bench, run, pending, Some(action), (heard, None));
         };
         let filled =
             placeholder::fill(&Value::Object(read_back.params.clone()), values).map_err(act::internal)?;
@@ -156,7 +158,9 @@ impl Engine {
         match self.wire(bench, version, (reading, &judge), (&params, values.params), pending.call()).await? {
             (Heard::Done(read), transcript) => {
                 output.extend(read);
-                self.heard(bench, run, pending, Some(action), (Heard::Done(output), transcript))
+                let heard = Heard::Done(output);
+                let run = self.learned(run, pending, version, action, &heard);
+                self.heard(bench, run, pending, Some(action), (heard, transcript))
             }
             (Heard::Failed { code, retry_after_ms }, _) => {
                 // It is there; whether all of it is there is looked at again later.
