@@ -18,6 +18,7 @@ mod domain;
 mod fault;
 mod ids;
 pub mod page;
+pub mod trace;
 mod verb;
 
 pub use args::parse;
@@ -29,4 +30,5 @@ pub use domain::{
 pub use fault::{CODES, Class, Coded, Fault, internal};
 pub use ids::{Ids, SystemIds};
 pub use store::Clock;
+pub use trace::Trace;
 pub use verb::{ARGS_BYTES_MAX, ARGS_BYTES_MEMBER, AimFn, Draw, Plan, PlanFn, Resume, Stamp, Target, Verb};

@@ -14,4 +14,5 @@ mod table;
 mod tenant_policy;
 mod waiting;
 mod webhooks;
+mod wire;
 mod workers;
