@@ -46,6 +46,8 @@ pub struct House {
     pub evidence: Evidence,
     /// Shows approvals in Slack, and sends events to webhooks.
     pub notify: notify::Deps,
+    /// The one way out.
+    pub egress: Egress,
     /// Every domain's table.
     pub domains: Arc<[Domain]>,
     /// What this process has done.
@@ -178,6 +180,7 @@ pub async fn assemble(
     })?;
     let providers = providers::providers(&config, &egress, &custody, &store)?;
     let (config_, harness_, custody_) = (config.clone(), harness.clone(), custody.clone());
+    let way_out = egress.clone();
     let (domains, evidence, notify) =
         domains(&Parts { config: config_, harness: harness_, custody: custody_, egress, providers, own });
     let misfits = table_misfits(&domains);
@@ -189,8 +192,18 @@ pub async fn assemble(
     let _ = contract.set(openapi::document(&domains));
     let _ = events.set(asyncapi::document(&domains));
     let refused = Arc::new(Refused::default());
-    let house =
-        House { config, harness, store, custody, evidence, notify, domains: domains.into(), counts, refused };
+    let house = House {
+        config,
+        harness,
+        store,
+        custody,
+        evidence,
+        notify,
+        egress: way_out,
+        domains: domains.into(),
+        counts,
+        refused,
+    };
     Ok(Assembled { house, admin_key })
 }
 
