@@ -22,6 +22,8 @@ pub const POLICY_TTL_MIN_MS: i64 = 30_000;
 pub const POLICY_TTL_MAX_MS: i64 = 24 * 60 * 60 * 1000;
 /// Least room that an installation can be given, in bytes.
 pub const STORAGE_BYTES_MIN: u64 = 4 << 20;
+/// Most requests in a minute that a principal can be given.
+pub const REQUESTS_PER_MINUTE_MAX: u32 = 1_000_000;
 /// Largest configuration file, in bytes.
 pub const FILE_BYTES_MAX: u64 = 256 * 1024;
 
@@ -97,6 +99,8 @@ pub struct Limits {
     pub body_read_ms: u64,
     /// Most connections at once. Default 1024.
     pub connections: usize,
+    /// Most requests of one principal in a minute, evenly given back. Default 6000.
+    pub requests_per_minute: u32,
     /// Most event streams at once. Default 256.
     pub streams: usize,
     /// Most running jobs. Default 32.
@@ -269,6 +273,7 @@ impl Default for Limits {
             header_read_ms: 30_000,
             body_read_ms: 30_000,
             connections: 1024,
+            requests_per_minute: 6000,
             streams: 256,
             jobs: 32,
             jobs_held: 4096,
@@ -310,6 +315,9 @@ pub const ENVIRONMENT: &[(&str, Setter)] = &[
     ("WRIT_LIMITS_HEADER_READ_MS", |config, text| put(&mut config.limits.header_read_ms, parsed(text))),
     ("WRIT_LIMITS_BODY_READ_MS", |config, text| put(&mut config.limits.body_read_ms, parsed(text))),
     ("WRIT_LIMITS_CONNECTIONS", |config, text| put(&mut config.limits.connections, parsed(text))),
+    ("WRIT_LIMITS_REQUESTS_PER_MINUTE", |config, text| {
+        put(&mut config.limits.requests_per_minute, parsed(text))
+    }),
     ("WRIT_LIMITS_STREAMS", |config, text| put(&mut config.limits.streams, parsed(text))),
     ("WRIT_LIMITS_JOBS", |config, text| put(&mut config.limits.jobs, parsed(text))),
     ("WRIT_LIMITS_JOBS_HELD", |config, text| put(&mut config.limits.jobs_held, parsed(text))),
@@ -489,6 +497,12 @@ impl Config {
                 return refuse(field, format!("it is between {least} and {most}"));
             }
         }
+        if !(1..=REQUESTS_PER_MINUTE_MAX).contains(&limits.requests_per_minute) {
+            return refuse(
+                "limits.requests_per_minute",
+                format!("it is between 1 and {REQUESTS_PER_MINUTE_MAX}"),
+            );
+        }
         if limits.storage_bytes != 0 && limits.storage_bytes < STORAGE_BYTES_MIN {
             return refuse(
                 "limits.storage_bytes",
@@ -578,6 +592,7 @@ mod tests {
             ("[limits]\nbody_bytes = 0", "body_bytes"),
             ("[limits]\njobs = 100000", "limits.jobs"),
             ("[limits]\nheader_read_ms = 0", "header_read_ms"),
+            ("[limits]\nrequests_per_minute = 0", "requests_per_minute"),
             ("[limits]\nstorage_bytes = 4096", "storage_bytes"),
             ("[models.openai]\nbase_url = \"https://a.example\"\ncredential = \"sk-live-1234\"", "env:NAME"),
             ("[limits]\njobs = \"sk-live-1234\"", "line 2: expected usize"),

@@ -66,6 +66,7 @@ pub const CODES: &[(&str, &str)] = &[
     ("edge.overloaded", "more is under way than the server takes on"),
     ("edge.path_refused", "the path is not in its one canonical form"),
     ("edge.query_refused", "a query parameter is unknown, repeated or malformed"),
+    ("edge.rate_exceeded", "a caller has sent more requests than it may in a minute"),
     ("edge.refused_otherwise", "refused for reasons too many to be counted apart"),
     ("edge.route_unknown", "no route has this path"),
     ("edge.config_invalid", "the configuration is refused"),
@@ -232,6 +233,7 @@ pub async fn serve(config: Config, clock: Arc<dyn Clock>, ids: Arc<dyn Ids>) -> 
         acts: tasks::Tasks::new(ACTS_MAX),
         streams: tasks::Tasks::new(limits.streams),
         hosts: http::guard::Hosts::of(addr, &house.config.hosts),
+        rates: http::rate::Rates::new(limits.requests_per_minute),
         stopping: door_stopping,
         house: house.clone(),
     });

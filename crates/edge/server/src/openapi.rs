@@ -4,6 +4,7 @@
 //! from the path, is its body; every operation may answer with a problem document. `contracts/openapi.json` is the result
 //! for this version, and a test says when the two differ.
 
+use crate::http::etag;
 use act::{Auth, Call, Domain, Method, Route, Verb};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -18,7 +19,8 @@ pub fn document(domains: &[Domain]) -> Value {
     let mut paths: BTreeMap<&str, Map<String, Value>> = BTreeMap::new();
     for domain in domains {
         for route in &domain.routes {
-            let operation = operation(domain.name, route, &verbs, &mut schemas);
+            let named = etag::record_of(domains, route).is_some();
+            let operation = operation(domain.name, route, named, &verbs, &mut schemas);
             paths.entry(route.path).or_default().insert(method(route.method).to_owned(), operation);
         }
     }
@@ -38,11 +40,25 @@ pub fn document(domains: &[Domain]) -> Value {
             "securitySchemes": {
                 "key": {"type": "http", "scheme": "bearer", "bearerFormat": "key_<id>.<secret>"},
             },
+            "headers": {
+                "X-Request-Id": {"description": "The request's id", "schema": text()},
+                "traceresponse": {
+                    "description": "Trace and span in which the request was answered, as a W3C traceparent", "schema": text(),
+                },
+                "RateLimit": {
+                    "description": "What is left to the caller: r requests, all back in t seconds", "schema": text(),
+                },
+                "RateLimit-Policy": {"description": "q requests in w seconds for each principal", "schema": text()},
+                "ETag": {"description": "The state of this record, for If-Match and If-None-Match", "schema": text()},
+            },
             "responses": {
                 "Problem": {
                     "description": "Refused or failed; RFC 9457",
                     "headers": {
-                        "X-Request-Id": {"schema": {"type": "string"}},
+                        "X-Request-Id": {"$ref": "#/components/headers/X-Request-Id"},
+                        "traceresponse": {"$ref": "#/components/headers/traceresponse"},
+                        "RateLimit": {"$ref": "#/components/headers/RateLimit"},
+                        "RateLimit-Policy": {"$ref": "#/components/headers/RateLimit-Policy"},
                         "Retry-After": {"description": "Seconds, where a retry makes sense", "schema": {"type": "integer"}},
                     },
                     "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
@@ -55,6 +71,10 @@ pub fn document(domains: &[Domain]) -> Value {
             },
         },
     })
+}
+
+fn text() -> Value {
+    json!({"type": "string"})
 }
 
 fn method(method: Method) -> &'static str {
@@ -74,11 +94,11 @@ pub fn path_params(template: &str) -> Vec<&str> {
 fn operation(
     tag: &str,
     route: &Route,
+    named_record: bool,
     verbs: &BTreeMap<&str, &Verb>,
     schemas: &mut Map<String, Value>,
 ) -> Value {
     let named = path_params(route.path);
-    let text = || json!({"type": "string"});
     let mut parameters: Vec<Value> = named
         .iter()
         .map(|name| json!({"name": name, "in": "path", "required": true, "schema": text()}))
@@ -89,6 +109,8 @@ fn operation(
     }
     let header = |name: &str, description: &str| json!({"name": name, "in": "header", "description": description, "schema": text()});
     parameters.push(header("X-Request-Id", "Joins this request with logs and facts; made up if absent"));
+    parameters
+        .push(header("traceparent", "The caller's trace (W3C Trace Context); a new one begins if absent"));
     if route.auth == Auth::Principal {
         parameters.push(header("Writ-Tenant", "The tenant, where it is not the key's own"));
     }
@@ -98,10 +120,16 @@ fn operation(
     put("summary", json!(route.summary));
     put("tags", json!([tag]));
     put("security", if route.auth == Auth::Principal { json!([{"key": []}]) } else { json!([]) });
+    let known = route.auth == Auth::Principal;
     let ok = |description: &str, media: &str, schema: Value| {
         let mut content = Map::new();
         content.insert(media.to_owned(), json!({"schema": schema}));
-        json!({"description": description, "content": content})
+        let mut headers = Map::new();
+        let names = ["X-Request-Id", "traceresponse", "RateLimit-Policy"].into_iter();
+        for name in names.chain(known.then_some("RateLimit")).chain(etag::tagged(route).then_some("ETag")) {
+            headers.insert(name.to_owned(), json!({"$ref": format!("#/components/headers/{name}")}));
+        }
+        json!({"description": description, "headers": headers, "content": content})
     };
     let anything = || ok("Done", "application/json", json!({}));
     let mut responses = Map::new();
@@ -111,6 +139,15 @@ fn operation(
                 "Idempotency-Key",
                 "Makes the act once-only: the same key and arguments give the same answer",
             ));
+            if named_record {
+                parameters.push(header(
+                    "If-Match",
+                    "Act only if the record is still as this entity tag says; * for: only if it is there",
+                ));
+                let mut failed = json!({"$ref": "#/components/responses/Problem"});
+                failed["description"] = json!("The record is not as If-Match says; nothing was done");
+                responses.insert("412".into(), failed);
+            }
             if let Some(verb) = verbs.get(act) {
                 put("description", json!(format!("{}. The act `{act}`.", verb.summary)));
                 if let Some((schema, required)) = arguments(route, verb, &named, schemas) {
@@ -126,6 +163,15 @@ fn operation(
         Call::Query(permission, _) => {
             if !permission.is_empty() {
                 put("description", json!(format!("Needs a role that may read `{permission}`.")));
+            }
+            if etag::tagged(route) {
+                parameters.push(header(
+                    "If-None-Match",
+                    "Entity tags that the caller has; 304 if one of them is this",
+                ));
+                let headers = json!({"ETag": {"$ref": "#/components/headers/ETag"}});
+                responses
+                    .insert("304".into(), json!({"description": "As the caller has it", "headers": headers}));
             }
             responses.insert("200".into(), anything());
         }

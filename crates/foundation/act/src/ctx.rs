@@ -67,7 +67,7 @@ pub struct Ctx {
     pub on_behalf_of: Vec<Id>,
     /// How sure we are of the principal.
     pub assurance: Assurance,
-    /// Id that joins logs, facts and traces.
+    /// Joins logs, facts and traces; see [`crate::trace`] for its form.
     pub trace: String,
     /// The caller's key for doing it once.
     pub idempotency_key: Option<String>,

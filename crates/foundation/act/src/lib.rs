@@ -17,6 +17,7 @@ mod ctx;
 mod domain;
 mod fault;
 mod ids;
+pub mod trace;
 mod verb;
 
 pub use args::parse;
@@ -28,4 +29,5 @@ pub use domain::{
 pub use fault::{CODES, Class, Coded, Fault, internal};
 pub use ids::{Ids, SystemIds};
 pub use store::Clock;
+pub use trace::Trace;
 pub use verb::{ARGS_BYTES_MAX, ARGS_BYTES_MEMBER, AimFn, Draw, Plan, PlanFn, Resume, Stamp, Target, Verb};

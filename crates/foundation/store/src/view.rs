@@ -35,6 +35,7 @@ pub struct View {
 #[derive(Debug, Default)]
 struct Seen {
     reads: Vec<Read>,
+    first: Option<Read>,
     unguarded: Option<&'static str>,
 }
 
@@ -59,10 +60,28 @@ impl View {
     }
 
     fn remember(&self, kind: &'static str, id: &Id, rev: Option<u64>) {
+        self.noticed(kind, id, rev);
         let mut seen = self.seen.lock();
         if !seen.reads.iter().any(|read| read.kind == kind && read.id == *id) {
             seen.reads.push(Read { kind, id: id.clone(), rev });
         }
+    }
+
+    fn noticed(&self, kind: &'static str, id: &Id, rev: Option<u64>) {
+        self.seen.lock().first.get_or_insert_with(|| Read { kind, id: id.clone(), rev });
+    }
+
+    /// The record that was looked at before all others, whether or not a commit would depend on it: for a read of one
+    /// thing, that thing.
+    pub fn first(&self) -> Option<Read> {
+        self.seen.lock().first.clone()
+    }
+
+    /// The revision that a record has now; `None`: it is absent. A commit on this view depends on it.
+    pub async fn rev(&self, kind: &'static str, id: &Id) -> Result<Option<u64>, ReadError> {
+        let rev = self.store.record(&self.tenant, kind, id).await?.map(|row| row.rev);
+        self.remember(kind, id, rev);
+        Ok(rev)
     }
 
     /// Reads a document.
@@ -74,7 +93,9 @@ impl View {
 
     /// Reads a document without making the commit depend on it: for what is only shown.
     pub async fn peek<T: Document>(&self, id: &Id) -> Result<Option<Stored<T>>, ReadError> {
-        self.store.record(&self.tenant, T::KIND, id).await?.map(|row| decode(&row)).transpose()
+        let row = self.store.record(&self.tenant, T::KIND, id).await?;
+        self.noticed(T::KIND, id, row.as_ref().map(|row| row.rev));
+        row.map(|row| decode(&row)).transpose()
     }
 
     /// Finds a document by a unique key. Finding one makes the commit depend on it; finding none does not guard the

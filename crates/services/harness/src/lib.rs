@@ -33,7 +33,11 @@ pub const CODES: &[(&str, &str)] = &[
     ("approval.insufficient", "policy now asks for more, or for other people, than approved the act"),
     ("contention", "too many changed the same thing at once; the act was given up after several tries"),
     ("idempotency.mismatch", "the idempotency key was used before with other arguments"),
+    (PRECONDITION, "the record has changed since the caller looked at it, so nothing was done"),
 ];
+
+/// The code of an act that found a record in another state than its caller named.
+pub const PRECONDITION: &str = "request.precondition";
 
 /// Carries out acts. Cheap to clone.
 #[derive(Clone)]
@@ -61,6 +65,20 @@ struct Known {
 pub struct Terms {
     /// A job and the epoch under which it must still be leased.
     pub fence: Option<(Id, u64)>,
+    /// A record and the state that it must have.
+    pub matching: Option<Matching>,
+}
+
+/// A record, and the revisions that its caller has seen and would act on. It is checked by the commit itself: between a
+/// look and the write there is no moment in which somebody else could come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Matching {
+    /// Kind of the record.
+    pub kind: &'static str,
+    /// Its id.
+    pub id: Id,
+    /// The revisions that will do; `None`: any, as long as the record is there.
+    pub revs: Option<Vec<u64>>,
 }
 
 /// Why an act is carried out.

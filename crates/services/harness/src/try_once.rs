@@ -1,6 +1,6 @@
 //! One try of an act: read, decide, plan, commit.
 
-use crate::{Done, Harness, Kept, Terms, misdrafted};
+use crate::{Done, Harness, Kept, Matching, Terms, misdrafted};
 use act::{Ctx, Draw as _, Fault, Target, Verb};
 use governor::approval::{self, Approval, Status};
 use governor::{Answer, Question, Ruling};
@@ -97,6 +97,7 @@ impl Attempt<'_> {
         let Ruling { decision, verdict, aside, answer } = ruling;
         match answer {
             Answer::Permit(permit) => {
+                self.matched(&view).await?;
                 let approvals = granted.map(|granted| granted.approval).into_iter().collect();
                 let stamp = self.harness.stamp_at(self.ctx, now_ms, approvals);
                 let plan = (self.verb.plan)(&view, self.args, &stamp).await?;
@@ -151,7 +152,9 @@ impl Attempt<'_> {
                     );
                     return Err(Failure::Final(fault));
                 }
+                let seen = self.matched(&view).await?;
                 let (approval, mut draft) = self.waiting(&target, &verdict, args, aside, now_ms);
+                expect(&mut draft, seen.into_iter().collect());
                 let kept = Kept::Waiting {
                     approval: approval.id.clone(),
                     expires_at_ms: approval.expires_at_ms,
@@ -163,6 +166,27 @@ impl Attempt<'_> {
                 Ok(kept.into())
             }
         }
+    }
+
+    /// Whether the record that the caller named is in a state that the caller has seen. Policy has been asked by then: who
+    /// may not act learns nothing of revisions. The view remembers what was read, so the commit is on condition of it.
+    async fn matched(&self, view: &View) -> Result<Option<store::Read>, Failure> {
+        let Some(Matching { kind, id, revs }) =
+            self.terms.matching.as_ref().filter(|_| self.approval.is_none())
+        else {
+            return Ok(None);
+        };
+        let rev = view.rev(kind, id).await?;
+        let fits = match (revs, rev) {
+            (None, rev) => rev.is_some(),
+            (Some(revs), rev) => revs.contains(&rev.unwrap_or(0)),
+        };
+        if !fits {
+            let message = "the record is not in the state that If-Match names; nothing was done";
+            let fault = Fault::conflict(crate::PRECONDITION, message);
+            return Err(Failure::Final(fault.with(json!({"kind": kind, "id": id, "rev": rev}))));
+        }
+        Ok(Some(store::Read { kind, id: id.clone(), rev }))
     }
 
     /// The arguments without the secret ones.

@@ -5,7 +5,8 @@
 //! Which tenant is meant, if not the key's own, stands in `Writ-Tenant`.
 
 use super::problem::{Problem, Refusal};
-use super::{App, RequestId, header_once};
+use super::request_id::RequestId;
+use super::{App, header_once};
 use access::authenticate::authenticate;
 use act::{Ctx, Fault};
 use axum::http::HeaderMap;
@@ -54,7 +55,7 @@ impl Presented {
             principal: known.principal,
             on_behalf_of: Vec::new(),
             assurance: known.assurance,
-            trace: id.0.to_string(),
+            trace: id.trace.text(),
             idempotency_key: None,
             requested_at_ms: now_ms,
         })

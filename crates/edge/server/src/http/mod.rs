@@ -11,18 +11,22 @@
 //! 5. **Body and parameters** ([`input`]): strict JSON, declared parameters only, none of them twice.
 //! 6. **The act**: the harness decides; or the read, if a role may.
 //!
-//! Every answer leaves through [`finish`]: the request's id, security headers, and, where something was refused, the
-//! problem document ([`problem`]) and one more in the count ([`refused`]).
+//! Between identity and body stands the caller's bucket ([`rate`]). Every answer leaves through [`finish`]: the request's
+//! id and trace ([`request_id`]), what is left of the caller's rate, security headers, and, where something was refused, the
+//! problem document ([`problem`]) and one more in the count ([`refused`]). One record has a tag ([`etag`]).
 //!
 //! What it does not look at: `X-Forwarded-*` and its kin (nothing here depends on an address), method overrides, cookies,
 //! credentials in a query. It sends no CORS headers: no web page of another origin may read anything here.
 
+pub mod etag;
 pub mod guard;
 pub mod identify;
 pub mod input;
 pub mod listen;
 pub mod problem;
+pub mod rate;
 pub mod refused;
+pub mod request_id;
 pub mod router;
 pub mod stream;
 pub mod strict_json;
@@ -33,20 +37,22 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::header::{ALLOW, HeaderName};
-use axum::http::{HeaderMap, HeaderValue};
+use axum::http::{HeaderMap, HeaderValue, Method};
 use axum::response::Response;
 use futures::FutureExt as _;
 use problem::{Problem, Refusal};
+use rate::Standing;
 use refused::Asker;
+use request_id::{REQUEST_ID, RequestId, TRACERESPONSE};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use tokio::sync::watch;
 use tower::ServiceExt as _;
+use tracing::Instrument as _;
+use tracing::field::Empty;
 
-/// The request's id, in and out.
-pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// Longest request id that is taken over from a caller.
-const REQUEST_ID_BYTES_MAX: usize = 64;
+const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
 /// What every handler shares.
 pub struct App {
@@ -58,25 +64,10 @@ pub struct App {
     pub streams: Tasks,
     /// Hosts that this server answers to.
     pub hosts: guard::Hosts,
+    /// What each caller may ask.
+    pub rates: rate::Rates,
     /// Turns true when the server stops.
     pub stopping: watch::Receiver<bool>,
-}
-
-/// The id of a request: the caller's if it has the form of one, else our own.
-#[derive(Debug, Clone)]
-pub struct RequestId(pub Arc<str>);
-
-impl RequestId {
-    fn of(app: &App, headers: &HeaderMap) -> RequestId {
-        let given = headers.get(&REQUEST_ID).and_then(|value| value.to_str().ok()).filter(|text| {
-            (1..=REQUEST_ID_BYTES_MAX).contains(&text.len())
-                && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
-        });
-        RequestId(match given {
-            Some(text) => text.into(),
-            None => app.house.harness.ids().id("req", app.house.harness.now_ms()).as_str().into(),
-        })
-    }
 }
 
 /// A refusal on its way to [`finish`].
@@ -86,26 +77,63 @@ pub fn refuse(problem: Problem) -> Response {
     response
 }
 
+/// A method as spans name it; what is none of HTTP's own is not repeated.
+fn method_name(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        Method::PATCH => "PATCH",
+        _ => "_OTHER",
+    }
+}
+
 /// Answers one request, whatever happens.
 pub async fn answer(app: Arc<App>, router: Router, mut request: Request) -> Response {
     let id = RequestId::of(&app, request.headers());
     request.extensions_mut().insert(id.clone());
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let response = match guard::check(&app.hosts, request.method(), request.uri(), request.headers()) {
-        Err(problem) => refuse(problem),
-        Ok(()) => match AssertUnwindSafe(router.oneshot(request)).catch_unwind().await {
-            Ok(Ok(response)) => response,
-            // A router's error type has no values; a panic is a bug, and this caller's alone.
-            Ok(Err(never)) => match never {},
-            Err(_) => {
-                tracing::error!(request_id = &*id.0, %method, path, "a handler panicked");
-                refuse(act::internal("a handler panicked").into())
-            }
-        },
-    };
-    let response = finish(&app, &id, response);
-    tracing::debug!(request_id = &*id.0, %method, path, status = response.status().as_u16(), "answered");
-    response
+    let method = method_name(request.method());
+    // The path is not among the fields: its parameters are arguments. The route is, once it is found.
+    let span = tracing::info_span!(
+        "request",
+        otel.kind = "server",
+        otel.name = method,
+        otel.status_code = Empty,
+        request_id = &*id.id,
+        trace_id = id.trace.trace_hex(),
+        span_id = id.trace.span_hex(),
+        parent_id = Empty,
+        http.request.method = method,
+        http.route = Empty,
+        http.response.status_code = Empty,
+        error.type = Empty,
+        writ.code = Empty,
+    );
+    if let Some(parent) = &id.parent {
+        span.record("parent_id", kernel::hex::encode(parent));
+    }
+    async {
+        let response = match guard::check(&app.hosts, request.method(), request.uri(), request.headers()) {
+            Err(problem) => refuse(problem),
+            Ok(()) => match AssertUnwindSafe(router.oneshot(request)).catch_unwind().await {
+                Ok(Ok(response)) => response,
+                // A router's error type has no values; a panic is a bug, and this caller's alone.
+                Ok(Err(never)) => match never {},
+                Err(_) => {
+                    tracing::error!("a handler panicked");
+                    refuse(act::internal("a handler panicked").into())
+                }
+            },
+        };
+        let response = finish(&app, &id, response);
+        tracing::debug!(status = response.status().as_u16(), "answered");
+        response
+    }
+    .instrument(span)
+    .await
 }
 
 const SECURITY_HEADERS: &[(&str, &str)] = &[
@@ -119,17 +147,24 @@ const SECURITY_HEADERS: &[(&str, &str)] = &[
 
 /// Renders what was refused, counts it, and adds what every answer has.
 fn finish(app: &App, id: &RequestId, mut response: Response) -> Response {
+    let span = tracing::Span::current();
+    let standing = response.extensions_mut().remove::<Standing>();
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+        span.record("writ.code", &*problem.fault.code);
+        if problem.status.is_server_error() {
+            span.record("error.type", &*problem.fault.code).record("otel.status_code", "ERROR");
+        }
         if problem.is_refusal() {
             let asker = response.extensions_mut().remove::<Asker>().unwrap_or_else(Asker::stranger);
             app.house.refused.note(asker, &problem.fault.code);
         }
         let allow = response.headers_mut().remove(ALLOW);
-        response = problem.render(&id.0);
+        response = problem.render(&id.id);
         if let Some(allow) = allow {
             response.headers_mut().insert(ALLOW, allow);
         }
     }
+    span.record("http.response.status_code", response.status().as_u16());
     app.house.counts.answered(response.status());
     let headers = response.headers_mut();
     for (name, value) in SECURITY_HEADERS {
@@ -138,8 +173,16 @@ fn finish(app: &App, id: &RequestId, mut response: Response) -> Response {
     if app.house.config.tls_terminated_upstream {
         headers.insert("strict-transport-security", HeaderValue::from_static("max-age=31536000"));
     }
-    if let Ok(value) = HeaderValue::from_str(&id.0) {
-        headers.insert(REQUEST_ID, value);
+    let said = [
+        (REQUEST_ID, Some(id.id.to_string())),
+        (TRACERESPONSE, Some(id.trace.traceparent())),
+        (RATELIMIT_POLICY, Some(app.rates.policy())),
+        (RATELIMIT, standing.map(|standing| standing.field())),
+    ];
+    for (name, value) in said {
+        if let Some(value) = value.and_then(|value| HeaderValue::from_str(&value).ok()) {
+            headers.insert(name, value);
+        }
     }
     response
 }

@@ -84,6 +84,8 @@ pub enum Refusal {
     BodyTooSlow,
     /// No credentials, or not in the one form that is read.
     Credentials,
+    /// More requests than this caller may send.
+    Rate,
     /// More at once than this server takes on.
     Overloaded,
 }
@@ -103,6 +105,7 @@ impl Refusal {
             Refusal::BodyTooLarge => "edge.body_too_large",
             Refusal::BodyTooSlow => "edge.body_too_slow",
             Refusal::Credentials => "edge.credentials_missing",
+            Refusal::Rate => "edge.rate_exceeded",
             Refusal::Overloaded => "edge.overloaded",
         }
     }
@@ -120,6 +123,7 @@ impl Refusal {
             Refusal::Host => Class::Denied,
             Refusal::BodyTooLarge => Class::TooLarge,
             Refusal::Credentials => Class::Unauthenticated,
+            Refusal::Rate => Class::Throttled,
             Refusal::Overloaded => Class::Unavailable,
         }
     }
@@ -135,6 +139,7 @@ impl Refusal {
             | Refusal::Host
             | Refusal::BodyTooLarge
             | Refusal::Credentials
+            | Refusal::Rate
             | Refusal::Overloaded => status(self.class()),
         }
     }
@@ -161,6 +166,14 @@ impl From<Fault> for Problem {
 }
 
 impl Problem {
+    /// The record that the caller named is in another state than the caller says: HTTP has a status of its own for this
+    /// conflict. `tag` is the record's present one.
+    pub fn precondition(fault: Fault, tag: Option<String>) -> Problem {
+        let mut details = fault.details.as_deref().cloned().unwrap_or_else(|| json!({}));
+        details["etag"] = json!(tag);
+        Problem { status: StatusCode::PRECONDITION_FAILED, fault: fault.with(details) }
+    }
+
     /// Whether the request is at fault; such refusals are counted.
     pub fn is_refusal(&self) -> bool {
         self.status.is_client_error()

@@ -6,8 +6,9 @@
 
 use super::identify::Presented;
 use super::problem::{Problem, Refusal};
+use super::request_id::RequestId;
 use super::router::readable;
-use super::{App, RequestId, header_once, input};
+use super::{App, header_once, input};
 use crate::tasks::stopped;
 use act::Fault;
 use axum::body::Body;
@@ -103,7 +104,7 @@ impl Pump {
             };
             if self.pieces.send_timeout(piece, PATIENCE).await.is_err() {
                 tracing::info!(
-                    request_id = &*self.id.0,
+                    request_id = &*self.id.id,
                     "an event stream was closed: its client does not read"
                 );
                 break;

@@ -420,7 +420,7 @@ impl Engine {
     ) -> Result<Done, Fault> {
         let ctx = Ctx { idempotency_key: Some(key), ..bench.ctx.clone() };
         let args = serde_json::to_value(args).map_err(act::internal)?;
-        let terms = Terms { fence: Some((bench.lease.id.clone(), bench.lease.epoch)) };
+        let terms = Terms { fence: Some((bench.lease.id.clone(), bench.lease.epoch)), ..Terms::default() };
         self.deps.harness.act(&ctx, act, args, terms).await
     }
 
