@@ -1,4 +1,4 @@
-//! The workspace's own commands: `cargo xtask demo|test|check|bench|house`.
+//! The workspace's own commands: `cargo xtask demo|test|check|bench|house|contract`.
 //!
 //! What a person or a CI machine has to type is short (`make test`), what it
 //! does is long and must be the same for both. It stands here, in Rust, where it
@@ -17,6 +17,7 @@
 #![expect(clippy::print_stdout, reason = "a tool for people at a terminal")]
 
 mod bench;
+mod contract;
 mod demo;
 mod house;
 mod stage;
@@ -38,7 +39,10 @@ usage: cargo xtask COMMAND [ARGS]
   check           formatting, house rules, lints, licences; runs no test
   bench [ARGS]    measure, then write the table of figures into README.md
   bench --table   only write the table, from bench/results/latest.json
-  house           the house rules alone";
+  house           the house rules alone
+  contract        compare the API with the one that was released
+  contract release
+                  make the present one the released one";
 
 /// Why a command did not succeed, in words for the person who typed it.
 #[derive(Debug)]
@@ -70,7 +74,7 @@ fn main() -> ExitCode {
 }
 
 fn run(command: &str, args: &[OsString]) -> Result<(), Failure> {
-    let takes_args = matches!(command, "demo" | "bench");
+    let takes_args = matches!(command, "demo" | "bench" | "contract");
     if !takes_args && !args.is_empty() {
         return Err(Failure::new(format!("`{command}` takes no arguments\n\n{USAGE}")));
     }
@@ -81,6 +85,11 @@ fn run(command: &str, args: &[OsString]) -> Result<(), Failure> {
         "check" => test::check(),
         "bench" => bench::run(args),
         "house" => house::run(),
+        "contract" => match args {
+            [] => contract::check(),
+            [what] if what == "release" => contract::release(),
+            _ => Err(Failure::new(format!("`contract` takes `release` or nothing\n\n{USAGE}"))),
+        },
         "" | "help" | "-h" | "--help" => {
             println!("{USAGE}");
             Ok(())

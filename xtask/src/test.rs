@@ -6,6 +6,7 @@
 use std::env;
 
 use crate::Failure;
+use crate::contract;
 use crate::house;
 use crate::stage::{self, Stage};
 use crate::suites::{BUILD, PYTHON_SUITES};
@@ -32,6 +33,7 @@ fn static_checks() -> Vec<Stage> {
     vec![
         Stage::cargo("formatting", &["fmt", "--all", "--", "--check"]),
         Stage::check("house rules", "cargo xtask house", house::run),
+        Stage::check("the released contract", "cargo xtask contract", contract::check),
         Stage::cargo(
             "licences, bans, sources (deny.toml)",
             &["deny", "--locked", "check", "licenses", "bans", "sources"],

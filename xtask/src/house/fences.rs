@@ -42,6 +42,12 @@ const FENCES: &[Fence] = &[
         tests_too: true,
         why: "only `governor` decides: ask it for a permit",
     },
+    Fence {
+        dependency: "opentelemetry-proto",
+        only: &["server"],
+        tests_too: false,
+        why: "what is exported leaves through the server's one tap: open a span of `tracing` where you are",
+    },
 ];
 
 /// What one crate must never know.

@@ -12,6 +12,11 @@ use serde_json::{Map, Value};
 /// The contract that this binary was built with.
 const OPENAPI: &str = include_str!("../../../../contracts/openapi.json");
 
+/// The switch that prints the entity tag of what is shown.
+pub const ETAG: &str = "etag";
+/// The option that makes an act depend on one.
+pub const IF_MATCH: &str = "if-match";
+
 /// What a member of the body holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -59,6 +64,10 @@ pub struct Operation {
     pub query: Vec<Field>,
     /// Members of the body.
     pub body: Vec<Field>,
+    /// Whether it reads one record, which has an entity tag.
+    pub tagged: bool,
+    /// Whether it is an act that can be made to depend on such a tag.
+    pub conditional: bool,
 }
 
 /// Every operation of the contract that is a command: all but receivers of deliveries and live streams.
@@ -96,7 +105,16 @@ pub fn operations() -> Vec<Operation> {
             let mut body =
                 body(&contract, &operation["requestBody"]["content"]["application/json"]["schema"]);
             body.retain(|field| positional.iter().all(|parameter| parameter.name != field.name));
+            let header = |name: &str| {
+                operation["parameters"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .any(|parameter| parameter["name"] == name)
+            };
             operations.push(Operation {
+                tagged: operation["responses"]["200"]["headers"]["ETag"].is_object(),
+                conditional: header("If-Match"),
                 noun,
                 verb,
                 method,
@@ -194,6 +212,22 @@ pub fn command(operation: &Operation) -> Command {
         };
         command = command.arg(arg.required(field.required));
     }
+    if operation.tagged {
+        command = command.arg(
+            Arg::new(ETAG)
+                .long(ETAG)
+                .action(ArgAction::SetTrue)
+                .help("Print only the entity tag of what is shown, for --if-match"),
+        );
+    }
+    if operation.conditional {
+        command = command.arg(
+            Arg::new(IF_MATCH)
+                .long(IF_MATCH)
+                .value_name("TAG")
+                .help("Act only if it is still as this entity tag says; * for: only if it is there"),
+        );
+    }
     command
 }
 
@@ -280,6 +314,20 @@ mod tests {
         names.dedup();
         assert_eq!(names.len(), all, "two operations share a command");
         assert!(all > 20, "the contract has {all} operations");
+        let named = |name: &str| {
+            operations
+                .iter()
+                .find(|operation| format!("{} {}", operation.noun, operation.verb) == name)
+                .unwrap()
+        };
+        for (name, tagged, conditional) in [
+            ("run show", true, false),
+            ("run cancel", false, true),
+            ("run list", false, false),
+            ("run start", false, false),
+        ] {
+            assert_eq!((named(name).tagged, named(name).conditional), (tagged, conditional), "{name}");
+        }
         for operation in &operations {
             command(operation).debug_assert();
         }

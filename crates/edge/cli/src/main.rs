@@ -120,7 +120,13 @@ async fn run(operations: &[Operation], matches: &ArgMatches) -> Result<(), Failu
     let key = (operation.method != Method::GET)
         .then(|| rest.get_one::<String>("idempotency-key").cloned())
         .flatten();
-    let reply = client.call(operation.method.clone(), &path, &query, body.as_ref(), key.as_deref()).await?;
+    let if_match = operation.conditional.then(|| rest.get_one::<String>(contract::IF_MATCH)).flatten();
+    let terms = client::Terms { idempotency_key: key.as_deref(), if_match: if_match.map(String::as_str) };
+    let reply = client.call_under(operation.method.clone(), &path, &query, body.as_ref(), terms).await?;
+    if operation.tagged && rest.get_flag(contract::ETAG) {
+        let tag = reply.etag.ok_or_else(|| Failure::Other("the server sent no entity tag".into()))?;
+        return output::say(&tag);
+    }
     if let Some(approval) = reply.approval() {
         output::say(&output::render(&reply.body, format)?)?;
         return Err(Failure::Waiting(approval.to_owned()));

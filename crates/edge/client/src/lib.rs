@@ -30,6 +30,17 @@ pub struct Reply {
     pub status: u16,
     /// The body.
     pub body: Value,
+    /// The entity tag of what was read, if it is one record.
+    pub etag: Option<String>,
+}
+
+/// What a call depends on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Terms<'a> {
+    /// Makes an act happen once however often it is sent.
+    pub idempotency_key: Option<&'a str>,
+    /// Entity tags, as they came: the act happens only if the record is still as one of them says.
+    pub if_match: Option<&'a str>,
 }
 
 impl Reply {
@@ -138,14 +149,28 @@ impl Client {
         body: Option<&Value>,
         idempotency_key: Option<&str>,
     ) -> Result<Reply, ClientError> {
+        self.call_under(method, path, query, body, Terms { idempotency_key, ..Terms::default() }).await
+    }
+
+    /// [`Client::call`] under terms.
+    pub async fn call_under(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[(String, String)],
+        body: Option<&Value>,
+        terms: Terms<'_>,
+    ) -> Result<Reply, ClientError> {
         let mut request = self.request(method, path, query)?;
         if let Some(body) = body {
             request.headers.push(("content-type".into(), "application/json".into()));
             // A JSON value always serialises.
             request.body = Bytes::from(serde_json::to_vec(body).unwrap_or_default());
         }
-        if let Some(key) = idempotency_key {
-            request.headers.push(("idempotency-key".into(), key.to_owned()));
+        for (name, value) in [("idempotency-key", terms.idempotency_key), ("if-match", terms.if_match)] {
+            if let Some(value) = value {
+                request.headers.push((name.into(), value.to_owned()));
+            }
         }
         // Reads may share a connection; an act gets its own, so that a connection that died cannot make it ambiguous.
         if request.method == Method::GET {
@@ -180,7 +205,8 @@ impl Client {
             serde_json::from_slice(&reply.body).map_err(|_| ClientError::Reply)?
         };
         if reply.status.is_success() {
-            return Ok(Reply { status, body });
+            let etag = reply.headers.get("etag").and_then(|tag| tag.to_str().ok()).map(str::to_owned);
+            return Ok(Reply { status, body, etag });
         }
         Err(ClientError::Problem(Box::new(Problem {
             status,

@@ -46,6 +46,8 @@ pub struct House {
     pub evidence: Evidence,
     /// Shows approvals in Slack.
     pub slack: notify::slack::Deps,
+    /// The one way out.
+    pub egress: Egress,
     /// Every domain's table.
     pub domains: Arc<[Domain]>,
     /// What this process has done.
@@ -172,6 +174,7 @@ pub async fn assemble(
     })?;
     let providers = providers::providers(&config, &egress, &custody, &store)?;
     let (config_, harness_, custody_) = (config.clone(), harness.clone(), custody.clone());
+    let way_out = egress.clone();
     let (domains, evidence, slack) =
         domains(&Parts { config: config_, harness: harness_, custody: custody_, egress, providers, own });
     let misfits = table_misfits(&domains);
@@ -182,8 +185,18 @@ pub async fn assemble(
     // Set once, here.
     let _ = contract.set(openapi::document(&domains));
     let refused = Arc::new(Refused::default());
-    let house =
-        House { config, harness, store, custody, evidence, slack, domains: domains.into(), counts, refused };
+    let house = House {
+        config,
+        harness,
+        store,
+        custody,
+        evidence,
+        slack,
+        egress: way_out,
+        domains: domains.into(),
+        counts,
+        refused,
+    };
     Ok(Assembled { house, admin_key })
 }
 

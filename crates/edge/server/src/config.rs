@@ -8,6 +8,7 @@
 //! Those who add a field: give it a default and a unit in [`Config`], a row in [`ENVIRONMENT`], a documented line in
 //! `writ.example.toml`. Tests hold the three together.
 
+use crate::telemetry::{self, METRICS_EVERY_DEFAULT_MS};
 use custody::CredentialRef;
 use kernel::TenantId;
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,10 @@ pub const POLICY_TTL_MIN_MS: i64 = 30_000;
 pub const POLICY_TTL_MAX_MS: i64 = 24 * 60 * 60 * 1000;
 /// Least room that an installation can be given, in bytes.
 pub const STORAGE_BYTES_MIN: u64 = 4 << 20;
+/// Shortest time between two sendings of counts, milliseconds.
+pub const METRICS_EVERY_MIN_MS: u64 = 100;
+/// Longest.
+pub const METRICS_EVERY_MAX_MS: u64 = 60 * 60 * 1000;
 /// Most requests in a minute that a principal can be given.
 pub const REQUESTS_PER_MINUTE_MAX: u32 = 1_000_000;
 /// Largest configuration file, in bytes.
@@ -81,6 +86,26 @@ pub struct Config {
     pub limits: Limits,
     /// Where models are. Default none: models of no provider, the baseline untrained.
     pub models: Models,
+    /// Where traces, logs and counts go. Default nowhere.
+    pub telemetry: Telemetry,
+}
+
+/// Where telemetry goes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Telemetry {
+    /// Base address of an OpenTelemetry collector that takes OTLP over HTTP, as `http://127.0.0.1:4318`. Default none.
+    pub otlp: Option<String>,
+    /// Where the token is that the collector wants, `env:NAME`. Default none.
+    pub credential: Option<SecretRef>,
+    /// How often counts are sent, milliseconds. Default a minute.
+    pub metrics_every_ms: u64,
+}
+
+impl Default for Telemetry {
+    fn default() -> Telemetry {
+        Telemetry { otlp: None, credential: None, metrics_every_ms: METRICS_EVERY_DEFAULT_MS }
+    }
 }
 
 /// Bounds.
@@ -260,6 +285,7 @@ impl Default for Config {
             private_hosts: Vec::new(),
             limits: Limits::default(),
             models: Models::default(),
+            telemetry: Telemetry::default(),
         }
     }
 }
@@ -329,6 +355,13 @@ pub const ENVIRONMENT: &[(&str, Setter)] = &[
     ("WRIT_MODELS_OPENAI_BASE_URL", |config, text| put(&mut openai(config).base_url, Ok(text.to_owned()))),
     ("WRIT_MODELS_OPENAI_CREDENTIAL", |config, text| {
         put(&mut openai(config).credential, SecretRef::try_from(text.to_owned()))
+    }),
+    ("WRIT_TELEMETRY_OTLP", |config, text| put(&mut config.telemetry.otlp, Ok(Some(text.to_owned())))),
+    ("WRIT_TELEMETRY_CREDENTIAL", |config, text| {
+        put(&mut config.telemetry.credential, SecretRef::try_from(text.to_owned()).map(Some))
+    }),
+    ("WRIT_TELEMETRY_METRICS_EVERY_MS", |config, text| {
+        put(&mut config.telemetry.metrics_every_ms, parsed(text))
     }),
     ("WRIT_MODELS_STREAM", |config, text| put(&mut config.models.stream, parsed(text))),
 ];
@@ -474,13 +507,33 @@ impl Config {
                 format!("it is between {POLICY_TTL_MIN_MS} and {POLICY_TTL_MAX_MS}"),
             );
         }
-        if let Some(openai) = &self.models.openai
-            && openai.base_url.contains(['@', '?', '#'])
+        let models = &self.models;
+        let addresses = [
+            ("models.openai.base_url", models.openai.as_ref().map(|provider| &provider.base_url)),
+            ("models.azure_openai.base_url", models.azure_openai.as_ref().map(|provider| &provider.base_url)),
+            ("models.anthropic.base_url", models.anthropic.as_ref().map(|provider| &provider.base_url)),
+            ("telemetry.otlp", self.telemetry.otlp.as_ref()),
+        ];
+        if let Some((field, _)) =
+            addresses.iter().find(|(_, url)| url.is_some_and(|url| url.contains(['@', '?', '#'])))
         {
             // Not repeated: what stands before the @ may be a password.
             let why = "it holds a name, a password, a query or a fragment; the key is named in credential"
                 .to_owned();
-            return refuse("models.openai.base_url", why);
+            return refuse(field, why);
+        }
+        if let Some(url) = &self.telemetry.otlp
+            && let Err(error) = telemetry::rule(url)
+        {
+            return refuse("telemetry.otlp", format!("it is no address of a collector: {error}"));
+        }
+        if let Some(SecretRef::Custody(_)) = &self.telemetry.credential {
+            let why = "secrets in custody are of tenants; the collector's is named as env:NAME".to_owned();
+            return refuse("telemetry.credential", why);
+        }
+        if !(METRICS_EVERY_MIN_MS..=METRICS_EVERY_MAX_MS).contains(&self.telemetry.metrics_every_ms) {
+            let why = format!("it is between {METRICS_EVERY_MIN_MS} and {METRICS_EVERY_MAX_MS}");
+            return refuse("telemetry.metrics_every_ms", why);
         }
         let limits = &self.limits;
         for (field, value, least, most) in [
@@ -600,6 +653,14 @@ mod tests {
             (
                 "[models.openai]\nbase_url = \"https://a:sk-live-1234@a.example\"\ncredential = \"env:KEY\"",
                 "models.openai.base_url",
+            ),
+            ("[telemetry]\notlp = \"https://a:sk-live-1234@a.example\"", "telemetry.otlp"),
+            ("[telemetry]\notlp = \"collector:4318\"", "telemetry.otlp"),
+            ("[telemetry]\ncredential = \"secret:otlp\"", "telemetry.credential"),
+            ("[telemetry]\nmetrics_every_ms = 0", "metrics_every_ms"),
+            (
+                "[models.anthropic]\nbase_url = \"https://a:sk-live-1234@a.example\"\ncredential = \"env:KEY\"",
+                "models.anthropic.base_url",
             ),
             (
                 "[models.openai]\nbase_url = \"https://a.example?key=sk-live-1\"\ncredential = \"env:KEY\"",

@@ -1,4 +1,5 @@
-//! What this process has done so far, in numbers: for `/metrics` and for nothing else.
+//! What this process has done so far, in numbers: for `/metrics`, and for a collector if there is one
+//! ([`crate::telemetry`]).
 //!
 //! Counts are of this process and start at zero with it. No count carries a tenant, a principal or a path: who may read
 //! them may read nothing else by them. The text follows the Prometheus exposition format 0.0.4.
@@ -23,6 +24,32 @@ struct Numbers {
     checkpoints: AtomicU64,
     logs_given_up: AtomicU64,
     policies: AtomicU64,
+    telemetry_lost: [AtomicU64; SIGNALS.len()],
+}
+
+/// What telemetry is made of.
+const SIGNALS: [&str; 3] = ["spans", "logs", "metrics"];
+
+/// What sort of number it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sort {
+    /// One that only grows while the process lives.
+    Counter,
+    /// One that is so now.
+    Gauge,
+}
+
+/// A number with its name.
+#[derive(Debug, Clone)]
+pub struct Sample {
+    /// Its name, without the product's.
+    pub name: &'static str,
+    /// What sort it is.
+    pub sort: Sort,
+    /// One line for people.
+    pub help: &'static str,
+    /// By label, if it has one.
+    pub values: Vec<(Option<(&'static str, String)>, u64)>,
 }
 
 /// Counts a connection as open for as long as it lives.
@@ -84,49 +111,87 @@ impl Counts {
         self.0.policies.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Everything, as text.
-    pub fn render(&self) -> String {
+    /// Telemetry was lost: pieces of a signal that found no place, or that nobody took.
+    pub fn telemetry_lost(&self, signal: &str, count: u64) {
+        if let Some(at) = SIGNALS.iter().position(|known| *known == signal) {
+            self.0.telemetry_lost[at].fetch_add(count, Ordering::Relaxed);
+        }
+    }
+
+    /// Everything.
+    pub fn samples(&self) -> Vec<Sample> {
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
         let numbers = &*self.0;
-        let mut out = String::new();
-        let mut rows = |name: &str, kind: &str, help: &str, values: &[(String, u64)]| {
-            // Writing to a String cannot fail.
-            let _ = writeln!(out, "# HELP writ_{name} {help}\n# TYPE writ_{name} {kind}");
-            for (labels, value) in values {
-                let _ = writeln!(out, "writ_{name}{labels} {value}");
-            }
+        let one = |name, sort, help, count: &AtomicU64| Sample {
+            name,
+            sort,
+            help,
+            values: vec![(None, read(count))],
         };
-        let answered: Vec<(String, u64)> = (1..=5)
-            .zip(&numbers.answered)
-            .map(|(class, count)| (format!("{{status=\"{class}xx\"}}"), read(count)))
-            .collect();
-        rows("requests_total", "counter", "Requests answered, by class of status.", &answered);
-        for (name, kind, help, count) in [
-            ("connections", "gauge", "Connections open now.", &numbers.connections),
-            ("jobs_started_total", "counter", "Jobs started.", &numbers.jobs_started),
-            ("jobs_panicked_total", "counter", "Jobs that panicked.", &numbers.jobs_panicked),
-            (
+        let answered = (1..=5).zip(&numbers.answered);
+        let lost = SIGNALS.iter().zip(&numbers.telemetry_lost);
+        vec![
+            Sample {
+                name: "requests_total",
+                sort: Sort::Counter,
+                help: "Requests answered, by class of status.",
+                values: answered
+                    .map(|(class, count)| (Some(("status", format!("{class}xx"))), read(count)))
+                    .collect(),
+            },
+            one("connections", Sort::Gauge, "Connections open now.", &numbers.connections),
+            one("jobs_started_total", Sort::Counter, "Jobs started.", &numbers.jobs_started),
+            one("jobs_panicked_total", Sort::Counter, "Jobs that panicked.", &numbers.jobs_panicked),
+            one(
                 "jobs_poisoned_total",
-                "counter",
+                Sort::Counter,
                 "Jobs started more often than their kind allows.",
                 &numbers.jobs_poisoned,
             ),
-            (
+            one(
                 "leases_dropped_total",
-                "counter",
+                Sort::Counter,
                 "Leases given up before anybody ran them.",
                 &numbers.leases_dropped,
             ),
-            ("checkpoints_total", "counter", "Checkpoints signed.", &numbers.checkpoints),
-            (
+            one("checkpoints_total", Sort::Counter, "Checkpoints signed.", &numbers.checkpoints),
+            one(
                 "logs_given_up_total",
-                "counter",
+                Sort::Counter,
                 "Logs that are not signed any more; look at once.",
                 &numbers.logs_given_up,
             ),
-            ("policies_total", "counter", "Times the built-in policy was signed anew.", &numbers.policies),
-        ] {
-            rows(name, kind, help, &[(String::new(), read(count))]);
+            one(
+                "policies_total",
+                Sort::Counter,
+                "Times the built-in policy was signed anew.",
+                &numbers.policies,
+            ),
+            Sample {
+                name: "telemetry_lost_total",
+                sort: Sort::Counter,
+                help: "Pieces of telemetry that were lost on their way to the collector.",
+                values: lost
+                    .map(|(signal, count)| (Some(("signal", (*signal).to_owned())), read(count)))
+                    .collect(),
+            },
+        ]
+    }
+
+    /// Everything, as text.
+    pub fn render(&self) -> String {
+        let mut out = String::new();
+        for Sample { name, sort, help, values } in self.samples() {
+            let sort = match sort {
+                Sort::Counter => "counter",
+                Sort::Gauge => "gauge",
+            };
+            // Writing to a String cannot fail.
+            let _ = writeln!(out, "# HELP writ_{name} {help}\n# TYPE writ_{name} {sort}");
+            for (label, value) in values {
+                let label = label.map(|(name, value)| format!("{{{name}=\"{value}\"}}")).unwrap_or_default();
+                let _ = writeln!(out, "writ_{name}{label} {value}");
+            }
         }
         out
     }
@@ -145,11 +210,14 @@ mod tests {
         let open = counts.connection();
         assert!(counts.render().contains("writ_connections 1\n"));
         drop(open);
+        counts.telemetry_lost("logs", 3);
+        counts.telemetry_lost("nothing of ours", 4);
         let text = counts.render();
         for line in [
             "writ_requests_total{status=\"2xx\"} 1",
             "writ_requests_total{status=\"4xx\"} 2",
             "writ_connections 0",
+            "writ_telemetry_lost_total{signal=\"logs\"} 3",
         ] {
             assert!(text.lines().any(|other| other == line), "{line}: {text}");
         }

@@ -23,6 +23,7 @@
 //! | [`providers`] | which models there are |
 //! | [`http`] | the way in |
 //! | [`workers`], [`rounds`], [`tasks`] | what runs besides requests |
+//! | [`telemetry`] | what a collector is told |
 //! | [`own`], [`openapi`], [`counts`] | the edge's own rows, the contract, the numbers |
 
 pub mod admin;
@@ -37,6 +38,7 @@ pub mod policy;
 pub mod providers;
 pub mod rounds;
 pub mod tasks;
+pub mod telemetry;
 pub mod workers;
 
 pub use assemble::House;
@@ -146,6 +148,8 @@ pub struct Running {
     pub house: House,
     /// In the order in which they are ended.
     stages: Vec<Stage>,
+    /// Ended last, so that it hears the end of all others; nothing else depends on it.
+    observing: Option<Stage>,
 }
 
 /// Tasks that end together.
@@ -197,6 +201,16 @@ pub async fn init(config: Config, clock: Arc<dyn Clock>, ids: Arc<dyn Ids>) -> R
 
 /// Starts a server: opens or creates the installation, puts a policy in force, listens.
 pub async fn serve(config: Config, clock: Arc<dyn Clock>, ids: Arc<dyn Ids>) -> Result<Running, StartError> {
+    serve_observed(config, clock, ids, None).await
+}
+
+/// [`serve`], with the outlet of the tap that listens to this process's spans, if there is one.
+pub async fn serve_observed(
+    config: Config,
+    clock: Arc<dyn Clock>,
+    ids: Arc<dyn Ids>,
+    outlet: Option<telemetry::Outlet>,
+) -> Result<Running, StartError> {
     config.check()?;
     // Before anything is made: who cannot listen need not begin.
     let listener =
@@ -208,6 +222,7 @@ pub async fn serve(config: Config, clock: Arc<dyn Clock>, ids: Arc<dyn Ids>) -> 
     let (mut pool, pool_stopping) = Stage::new("jobs");
     let (mut background, background_stopping) = Stage::new("rounds");
 
+    let observing = observing(&house, outlet)?;
     let (hand, jobs) = workers::Pool::new(
         house.store.clone(),
         house.harness.clock().clone(),
@@ -239,7 +254,45 @@ pub async fn serve(config: Config, clock: Arc<dyn Clock>, ids: Arc<dyn Ids>) -> 
     });
     door.set.spawn(http::listen::serve(listener, app));
     tracing::info!(%addr, installation = house.config.installation, "serving");
-    Ok(Running { addr, admin_key, trust_fingerprint, house, stages: vec![door, pool, background] })
+    let stages = vec![door, pool, background];
+    Ok(Running { addr, admin_key, trust_fingerprint, house, stages, observing })
+}
+
+/// The task that sends telemetry, if there is somebody to send it to.
+fn observing(house: &House, outlet: Option<telemetry::Outlet>) -> Result<Option<Stage>, StartError> {
+    let wanted = &house.config.telemetry;
+    let Some(otlp) = &wanted.otlp else { return Ok(None) };
+    let unusable = |why: String| StartError::Config(config::ConfigError::Refused { field: "telemetry", why });
+    let credential = match &wanted.credential {
+        None => None,
+        Some(config::SecretRef::Env(name)) => {
+            let token =
+                std::env::var(name).map_err(|_| unusable(format!("the variable {name} is not set")))?;
+            Some(zeroize::Zeroizing::new(token))
+        }
+        // Refused by the check of the configuration.
+        Some(config::SecretRef::Custody(_)) => {
+            return Err(unusable("a collector's token is not in custody".into()));
+        }
+    };
+    let (harness, config) = (&house.harness, &house.config);
+    let instance = harness.ids().id("ins", harness.now_ms()).to_string();
+    let resource =
+        telemetry::Resource::new(&config.installation, &config.cell, &config.environment, instance);
+    let exporter = telemetry::Exporter::new(
+        house.egress.clone(),
+        otlp,
+        credential,
+        outlet,
+        house.counts.clone(),
+        resource,
+        harness.clock().clone(),
+        Duration::from_millis(wanted.metrics_every_ms),
+    );
+    let exporter = exporter.map_err(|error| unusable(error.to_string()))?;
+    let (mut stage, stopping) = Stage::new("telemetry");
+    stage.set.spawn(exporter.run(stopping));
+    Ok(Some(stage))
 }
 
 impl Running {
@@ -264,5 +317,8 @@ impl Running {
         }
         rounds::last(&self.house).await;
         tracing::info!("stopped");
+        if let Some(observing) = self.observing {
+            observing.end().await;
+        }
     }
 }

@@ -15,7 +15,7 @@
 
 use crate::counts::Counts;
 use crate::tasks::stopped;
-use act::{Clock, JobRun, JobSpec};
+use act::{Clock, JobRun, JobSpec, Trace};
 use kernel::permit::JobKind;
 use kernel::{Id, Lease};
 use std::collections::{HashMap, VecDeque};
@@ -25,6 +25,7 @@ use store::{CLAIM_MAX, CommitError, Store};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 /// How often the pool looks for due jobs without a hint. Times of jobs are by the injected clock, which no timer knows.
 pub const LOOK_MAX: Duration = Duration::from_millis(500);
@@ -186,12 +187,26 @@ impl Pool {
         self.counts.job_started();
         let (job, kind) = (lease.id.clone(), lease.kind.name);
         let (store, now_ms) = (self.store.clone(), self.clock.now_ms());
-        let task = running.jobs.spawn(async move {
+        // In the trace of whoever left the job behind.
+        let trace = Trace::of(&lease.authority.trace);
+        let span = tracing::info_span!(
+            "job",
+            otel.kind = "consumer",
+            otel.name = format!("job {kind}"),
+            trace_id = trace.trace_hex(),
+            parent_id = trace.span_hex(),
+            writ.job.kind = kind,
+            writ.job.id = %job,
+            writ.job.starts = lease.starts,
+            writ.tenant = %lease.tenant,
+        );
+        let work = async move {
             if lease.lease_until_ms - now_ms < lease.kind.lease_ms / 2 && !renewed(&store, &lease).await {
                 return;
             }
             run(lease).await;
-        });
+        };
+        let task = running.jobs.spawn(work.instrument(span));
         running.named.insert(task.id(), (job, kind));
     }
 

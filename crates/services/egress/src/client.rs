@@ -11,6 +11,8 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
+use tracing::field::Empty;
+use tracing::{Instrument as _, Span};
 
 use crate::allowlist::Permission;
 use crate::error::{EgressError, Fault, Sent};
@@ -101,6 +103,32 @@ struct Hop {
     own_origin: bool,
 }
 
+/// The span of a call. It names where the call goes, never the path, the query or a header: those are arguments.
+fn span(request: &Request) -> Span {
+    let span = tracing::info_span!(
+        "outbound",
+        otel.kind = "client",
+        otel.name = request.method.as_str(),
+        otel.status_code = Empty,
+        http.request.method = request.method.as_str(),
+        server.address = Empty,
+        server.port = Empty,
+        http.response.status_code = Empty,
+        error.type = Empty,
+    );
+    if !span.is_disabled()
+        && let Ok(target) = Target::parse(&request.url)
+    {
+        span.record("server.address", target.host().to_string()).record("server.port", target.port());
+    }
+    span
+}
+
+/// Says in the call's span how it failed.
+fn noted(error: &EgressError) {
+    Span::current().record("error.type", error.code()).record("otel.status_code", "ERROR");
+}
+
 impl Egress {
     /// Builds the client. Reads the system's root certificates; connects to nothing.
     pub fn new(config: EgressConfig) -> Result<Self, SetupError> {
@@ -124,21 +152,34 @@ impl Egress {
     ///
     /// A body that drips (see [`crate::Limits::idle_ms`]) is cut.
     pub async fn send(&self, request: Request) -> Result<Reply, EgressError> {
-        self.stream(request).await?.collect().await
+        let span = span(&request);
+        let reply = async {
+            let reply = self.answered(request).await?.collect().await;
+            reply.inspect_err(noted)
+        };
+        reply.instrument(span).await
     }
 
     /// Sends a request and returns once the head of the reply is here; the body is read by the caller.
     ///
     /// The deadline holds until the last byte, so a stream that is meant to last needs a long one.
     pub async fn stream(&self, request: Request) -> Result<ReplyStream, EgressError> {
+        let span = span(&request);
+        self.answered(request).instrument(span).await
+    }
+
+    async fn answered(&self, request: Request) -> Result<ReplyStream, EgressError> {
         let started_ms = (self.inner.clock)();
         let result = self.run(&request, started_ms).await;
         let method = &request.method;
         match &result {
             Ok(reply) => {
-                tracing::debug!(%method, status = reply.status().as_u16(), "outbound request answered")
+                let status = reply.status().as_u16();
+                Span::current().record("http.response.status_code", status);
+                tracing::debug!(%method, status, "outbound request answered")
             }
             Err(error) => {
+                noted(error);
                 tracing::debug!(%method, code = error.code(), sent = ?error.sent(), "outbound request failed");
             }
         }

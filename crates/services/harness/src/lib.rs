@@ -13,7 +13,7 @@
 mod settle;
 mod try_once;
 
-use act::{Class, Clock, Ctx, Domain, Fault, Ids, JobSpec, Principal, PrincipalKind, Stamp, Verb};
+use act::{Class, Clock, Ctx, Domain, Fault, Ids, JobSpec, Principal, PrincipalKind, Stamp, Trace, Verb};
 use governor::Governor;
 use kernel::changeset::{Changeset, ChangesetError, Draft};
 use kernel::{Id, Lease, TenantId, json, sha256};
@@ -23,6 +23,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use store::{CommitError, Committed, Store};
+use tracing::Instrument as _;
+use tracing::field::Empty;
 
 /// How often an act is read and decided anew when what it read has moved.
 pub const TRIES_MAX: u32 = 5;
@@ -310,7 +312,45 @@ impl Harness {
         self.carry_out(ctx, act, &args, &terms, Why::Asked).await
     }
 
+    /// In a span of its own, in the trace that its facts will name.
     async fn carry_out(
+        &self,
+        ctx: &Ctx,
+        act: &str,
+        args: &Value,
+        terms: &Terms,
+        why: Why<'_>,
+    ) -> Result<Done, Fault> {
+        let span = tracing::info_span!(
+            "act",
+            otel.name = act,
+            otel.status_code = Empty,
+            trace_id = Trace::of(&ctx.trace).trace_hex(),
+            writ.act = act,
+            writ.tenant = %ctx.tenant,
+            writ.outcome = Empty,
+            writ.code = Empty,
+            error.type = Empty,
+        );
+        let done = self.tried(ctx, act, args, terms, why).instrument(span.clone()).await;
+        match &done {
+            Ok(Done::Outcome { replayed, .. }) => {
+                span.record("writ.outcome", if *replayed { "replayed" } else { "done" });
+            }
+            Ok(Done::Waiting { .. }) => {
+                span.record("writ.outcome", "waiting");
+            }
+            Err(fault) => {
+                span.record("writ.outcome", "refused").record("writ.code", &*fault.code);
+                if fault.class == Class::Internal {
+                    span.record("error.type", &*fault.code).record("otel.status_code", "ERROR");
+                }
+            }
+        }
+        done
+    }
+
+    async fn tried(
         &self,
         ctx: &Ctx,
         act: &str,

@@ -8,6 +8,7 @@ use kernel::changeset::{Changeset, Draft, Operation, Outcome};
 use kernel::{Digest, hex};
 use serde_json::{Value, json};
 use store::{CommitError, Stored, View};
+use tracing::Instrument as _;
 
 pub(crate) struct Attempt<'a> {
     pub harness: &'a Harness,
@@ -84,7 +85,7 @@ impl Attempt<'_> {
                 return Err(Failure::Final(Fault::conflict("approval.changed", message)));
             }
         }
-        let ruling = self.harness.governor().decide(&Question {
+        let question = Question {
             ctx: self.ctx,
             verb: self.verb,
             target: &target,
@@ -93,8 +94,12 @@ impl Attempt<'_> {
             granted: granted.as_ref(),
             closing: self.closing,
             now_ms,
-        });
+        };
+        let deciding = tracing::info_span!("decide", writ.effect = tracing::field::Empty);
+        let ruling = deciding.in_scope(|| self.harness.governor().decide(&question));
         let Ruling { decision, verdict, aside, answer } = ruling;
+        deciding.record("writ.effect", decision.effect.as_str());
+        drop(deciding);
         match answer {
             Answer::Permit(permit) => {
                 self.matched(&view).await?;
@@ -125,7 +130,7 @@ impl Attempt<'_> {
                     ));
                 }
                 let changeset = Changeset::under(permits, draft).map_err(|error| misdrafted(&error))?;
-                let done = committed(self.harness.store().commit(changeset).await)?;
+                let done = committed(self.commit(changeset).await)?;
                 Ok(Done::Outcome { value: plan.outcome, replayed: false, held: done.held })
             }
             Answer::Refused(refusal, fault) => {
@@ -141,7 +146,7 @@ impl Attempt<'_> {
                 draft.fact(fact);
                 let changeset = Changeset::refused(refusal, draft).map_err(|error| misdrafted(&error))?;
                 // A refusal that cannot be recorded is refused all the same, as unavailable.
-                committed(self.harness.store().commit(changeset).await)?;
+                committed(self.commit(changeset).await)?;
                 Err(Failure::Final(fault))
             }
             Answer::Waiting(refusal) => {
@@ -162,7 +167,7 @@ impl Attempt<'_> {
                 };
                 self.keep(&mut draft, &kept);
                 let changeset = Changeset::refused(refusal, draft).map_err(|error| misdrafted(&error))?;
-                committed(self.harness.store().commit(changeset).await)?;
+                committed(self.commit(changeset).await)?;
                 Ok(kept.into())
             }
         }
@@ -187,6 +192,10 @@ impl Attempt<'_> {
             return Err(Failure::Final(fault.with(json!({"kind": kind, "id": id, "rev": rev}))));
         }
         Ok(Some(store::Read { kind, id: id.clone(), rev }))
+    }
+
+    async fn commit(&self, changeset: Changeset) -> Result<store::Committed, CommitError> {
+        self.harness.store().commit(changeset).instrument(tracing::info_span!("commit")).await
     }
 
     /// The arguments without the secret ones.

@@ -3,7 +3,7 @@
 use crate::exit::Failure;
 use crate::output::{self, Format, say, told};
 use crate::session::Session;
-use act::SystemIds;
+use act::{Ids as _, SystemIds};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use clap::ArgMatches;
@@ -11,12 +11,15 @@ use cli::furnish::{credentials, sandbox_clock};
 use client::Client;
 use sandbox::{IncidentSeed, ModelAnswer, Sandbox};
 use serde_json::{Value, json};
-use server::Config;
+use server::{Config, telemetry};
 use std::io::{self, IsTerminal as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use store::{SystemClock, crash};
-use tracing_subscriber::EnvFilter;
+use tracing::Level;
+use tracing_subscriber::layer::Filter;
+use tracing_subscriber::prelude::*;
+use tracing_subscriber::{EnvFilter, filter};
 
 /// Says what the log shows, as `tracing-subscriber` reads it; `info` where it is not set.
 const LOG: &str = "WRIT_LOG";
@@ -85,14 +88,12 @@ pub async fn serve(file: Option<&PathBuf>) -> Result<(), Failure> {
         // A misspelled point would be a test that proves nothing.
         crash::arm(point).map_err(|why| Failure::Usage(format!("{}: {why}", crash::VARIABLE)))?;
     }
-    // A log that nobody reads any more is no reason to panic.
-    let log = tracing_subscriber::fmt().with_env_filter(log_filter()).with_writer(io::stderr);
-    log.log_internal_errors(false).with_ansi(io::stderr().is_terminal()).init();
+    let outlet = listen_in(&config);
     if let Some(point) = armed {
         tracing::warn!(point, "{} is set: this process dies when it passes there", crash::VARIABLE);
     }
     let folder = config.folder.clone();
-    let mut running = server::serve(config, Arc::new(SystemClock), Arc::new(SystemIds))
+    let mut running = server::serve_observed(config, Arc::new(SystemClock), Arc::new(SystemIds), outlet)
         .await
         .map_err(|error| Failure::Other(format!("{} ({})", chain(&error), error.code())))?;
     say(&format!("writ serves http://{}", running.addr))?;
@@ -111,13 +112,45 @@ pub async fn serve(file: Option<&PathBuf>) -> Result<(), Failure> {
     }
 }
 
+/// Where this process's spans and log lines go: to standard error, and, if there is a collector, through a tap to it. The
+/// collector hears the lines that are printed, and every span.
+fn listen_in(config: &Config) -> Option<telemetry::Outlet> {
+    // A log that nobody reads any more is no reason to panic.
+    let printed = tracing_subscriber::fmt::layer()
+        .with_writer(io::stderr)
+        .log_internal_errors(false)
+        .with_ansi(io::stderr().is_terminal())
+        .with_filter(log_filter());
+    let (tap, outlet) = config
+        .telemetry
+        .otlp
+        .is_some()
+        .then(|| {
+            let mut seed = [0; 8];
+            seed.copy_from_slice(&SystemIds.entropy()[..8]);
+            telemetry::pair(Arc::new(SystemClock), u64::from_be_bytes(seed))
+        })
+        .unzip();
+    let lines = log_filter();
+    let heard = filter::dynamic_filter_fn(move |metadata, ctx| {
+        if metadata.is_span() {
+            *metadata.level() <= Level::INFO
+        } else {
+            Filter::enabled(&lines, metadata, ctx)
+        }
+    });
+    tracing_subscriber::registry().with(printed).with(tap.map(|tap| tap.with_filter(heard))).init();
+    outlet
+}
+
 /// The configuration in force.
 pub fn load(file: Option<&PathBuf>) -> Result<Config, Failure> {
     Config::load(file.map(PathBuf::as_path), std::env::vars()).map_err(|error| Failure::Usage(chain(&error)))
 }
 
-/// `writ config`: every value with where it came from.
-pub fn config(file: Option<&PathBuf>) -> Result<(), Failure> {
+/// `writ config`: every value with where it came from. As a table it is a configuration again, which comments name the
+/// origins of; as JSON or YAML, a list for programs.
+pub fn config(file: Option<&PathBuf>, format: Format) -> Result<(), Failure> {
     let config = load(file)?;
     let read = |path: &PathBuf| std::fs::read_to_string(path).map_err(Failure::from);
     let written = file.map(read).transpose()?.unwrap_or_default();
@@ -126,6 +159,16 @@ pub fn config(file: Option<&PathBuf>) -> Result<(), Failure> {
     let all = serde_json::to_value(&config).map_err(|error| Failure::Other(error.to_string()))?;
     let mut lines = Vec::new();
     rows("", &all, &mut lines);
+    if format != Format::Table {
+        let item = |(name, value): &(String, Value)| {
+            let from = origin(name, &written, file.map(PathBuf::as_path));
+            json!({"name": name, "value": value, "from": from})
+        };
+        let items: Vec<Value> = lines.iter().map(item).collect();
+        return say(&output::render(&json!({"items": items}), format)?);
+    }
+    let lines: Vec<(String, String)> =
+        lines.into_iter().map(|(name, value)| (name, as_toml(&value))).collect();
     let width = lines.iter().map(|(name, value)| name.len() + value.len()).max().unwrap_or(0).min(70);
     for (name, value) in lines {
         let from = origin(&name, &written, file.map(PathBuf::as_path));
@@ -135,8 +178,28 @@ pub fn config(file: Option<&PathBuf>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Each value under its dotted name, spelled as TOML spells it.
-fn rows(name: &str, value: &Value, into: &mut Vec<(String, String)>) {
+/// A value as TOML spells it. A list of tables has its members in braces, with `=`.
+fn as_toml(value: &Value) -> String {
+    match value {
+        Value::Array(items) if items.iter().any(Value::is_object) => {
+            let inline = |item: &Value| match item {
+                Value::Object(members) => {
+                    let members = members.iter().filter(|(_, value)| !value.is_null());
+                    let members: Vec<String> =
+                        members.map(|(name, value)| format!("{name} = {}", as_toml(value))).collect();
+                    format!("{{ {} }}", members.join(", "))
+                }
+                other => other.to_string(),
+            };
+            format!("[{}]", items.iter().map(inline).collect::<Vec<_>>().join(", "))
+        }
+        // Texts, numbers and lists of them are spelled as in JSON.
+        other => other.to_string(),
+    }
+}
+
+/// Each value under its dotted name.
+fn rows(name: &str, value: &Value, into: &mut Vec<(String, Value)>) {
     match value {
         Value::Object(members) => {
             for (member, value) in members {
@@ -146,7 +209,7 @@ fn rows(name: &str, value: &Value, into: &mut Vec<(String, String)>) {
         }
         // TOML has no null: what is not set is not there.
         Value::Null => {}
-        other => into.push((name.to_owned(), other.to_string())),
+        other => into.push((name.to_owned(), other.clone())),
     }
 }
 
@@ -258,8 +321,16 @@ mod tests {
             base_url: "https://models.example/v1".into(),
             credential: server::config::SecretRef::try_from("env:MODEL_KEY".to_owned()).unwrap(),
         });
+        config.models.fallback = vec![server::config::ModelFallback {
+            of: "openai/a".into(),
+            to: "anthropic/b".into(),
+            accepts: vec!["b-1".into()],
+        }];
+        config.telemetry.otlp = Some("http://127.0.0.1:4318".into());
         let mut lines = Vec::new();
         rows("", &serde_json::to_value(&config).unwrap(), &mut lines);
+        let lines: Vec<(String, String)> =
+            lines.into_iter().map(|(name, value)| (name, as_toml(&value))).collect();
         let find = |name: &str| lines.iter().find(|(row, _)| row == name).map(|(_, value)| value.as_str());
         assert_eq!(find("limits.jobs"), Some("32"));
         assert_eq!(find("listen"), Some("\"127.0.0.1:8787\""));

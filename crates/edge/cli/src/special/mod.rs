@@ -5,6 +5,7 @@ mod doctor;
 mod local;
 mod policy;
 mod verify;
+mod workflow;
 
 use crate::contract::Operation;
 use crate::exit::Failure;
@@ -89,12 +90,20 @@ pub fn commands() -> Vec<Command> {
 
 /// Commands that join a noun of the contract and are no API call.
 pub fn joining(noun: &str) -> Vec<Command> {
-    if noun == "policy" { policy::commands() } else { Vec::new() }
+    match noun {
+        "policy" => policy::commands(),
+        "workflow" => workflow::commands(),
+        _ => Vec::new(),
+    }
 }
 
 /// Runs one of [`joining`]; `None` if it is none.
 pub fn joined(noun: &str, verb: &str, matches: &ArgMatches, format: Format) -> Option<Result<(), Failure>> {
-    if noun == "policy" { policy::run(verb, matches, format) } else { None }
+    match noun {
+        "policy" => policy::run(verb, matches, format),
+        "workflow" => workflow::run(verb, matches, format),
+        _ => None,
+    }
 }
 
 /// Runs a special command; `None` if `noun` is none.
@@ -108,7 +117,7 @@ pub async fn run(
         "init" => local::init(matches.get_one::<PathBuf>("config"), format).await,
         "doctor" => doctor::run(matches.get_one::<PathBuf>("config"), session, format).await,
         "serve" => local::serve(matches.get_one::<PathBuf>("config")).await,
-        "config" => local::config(matches.get_one::<PathBuf>("config")),
+        "config" => local::config(matches.get_one::<PathBuf>("config"), format),
         "demo" => demo::run(matches).await,
         "sandbox" => local::sandbox(*matches.get_one::<u16>("port").unwrap_or(&0)).await,
         "verify" => verify::run(matches, format),

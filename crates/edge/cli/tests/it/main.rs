@@ -7,3 +7,4 @@ mod demo;
 mod policy;
 mod process;
 mod shell;
+mod telemetry;

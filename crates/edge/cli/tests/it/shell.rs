@@ -125,3 +125,46 @@ fn a_folder_is_made_ahead_and_looked_over() {
         run(doctor.env_remove("WRIT_KEY_FILE").env("WRIT_KEY", "key_none.00000000000000000000000000000000"));
     assert_eq!((code, state(&rows(&out), "key").as_str()), (1, "bad"), "{out}");
 }
+
+#[test]
+fn a_workflow_is_looked_over_without_an_installation() {
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("w.yaml");
+    let check = || run(&mut writ(&["workflow", "check", file.to_str().unwrap(), "-o", "json"]));
+    std::fs::write(&file, include_str!("../../../../../contracts/workflows/three-steps.yaml")).unwrap();
+    let (code, out, err) = check();
+    let said: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &said["workflow"], &said["steps"]), (0, &"three-steps".into(), &3.into()), "{err}");
+    std::fs::write(&file, "name: x\nsteps:\n  - id: one\n    does: nothing\n").unwrap();
+    let (code, out, err) = check();
+    assert_eq!((code, out.as_str()), (1, ""));
+    assert!(err.contains("is no workflow") && err.lines().count() > 1, "{err}");
+}
+
+#[test]
+fn the_configuration_is_shown_with_where_it_came_from() {
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("writ.toml");
+    std::fs::write(&file, "cell = \"north\"\n[telemetry]\notlp = \"http://127.0.0.1:4318\"\ncredential = \"env:OTLP_TOKEN\"\n").unwrap();
+    let mut command = writ(&["config", "--config", file.to_str().unwrap(), "-o", "json"]);
+    let (code, out, err) = run(command.env("WRIT_LIMITS_JOBS", "7").env("OTLP_TOKEN", "canary-token"));
+    assert_eq!(code, 0, "{err}");
+    assert!(!out.contains("canary-token"), "a secret is named, and not shown");
+    let rows: Value = serde_json::from_str(&out).unwrap();
+    let row = |name: &str| {
+        let found = rows["items"].as_array().unwrap().iter().find(|row| row["name"] == name);
+        found.map(|row| (row["value"].clone(), row["from"].as_str().unwrap().to_owned()))
+    };
+    let path = file.to_str().unwrap().to_owned();
+    assert_eq!(row("cell"), Some(("north".into(), path.clone())));
+    assert_eq!(row("telemetry.credential"), Some(("env:OTLP_TOKEN".into(), path)));
+    assert_eq!(row("limits.jobs"), Some((7.into(), "WRIT_LIMITS_JOBS".to_owned())));
+    assert_eq!(row("limits.streams"), Some((256.into(), "default".to_owned())));
+    for shell in ["bash", "zsh", "fish"] {
+        let (code, out, err) = run(&mut writ(&["completions", shell]));
+        assert_eq!(code, 0, "{err}");
+        for word in ["if-match", "workflow", "completions"] {
+            assert!(out.contains(word), "{shell} completes no {word}");
+        }
+    }
+}

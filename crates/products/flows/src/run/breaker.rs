@@ -293,8 +293,10 @@ async fn show(query: QueryCtx<'_>) -> Result<Value, Fault> {
     let missing = || Fault::not_found("connector");
     let name = query.param("connector").unwrap_or_default();
     let id = connector_id(name).ok_or_else(missing)?;
+    // Its own record first: that is the one whose revision a caller sees.
+    let breaker = query.view.peek::<Breaker>(&breaker_id(name)?).await?;
     query.view.peek::<Connector>(&id).await?.ok_or_else(missing)?;
-    match query.view.peek::<Breaker>(&breaker_id(name)?).await? {
+    match breaker {
         Some(breaker) => Ok(breaker.shown()),
         // One that never opened is closed.
         None => Ok(json!({"connector": name, "state": State::Closed, "opens": 0})),
