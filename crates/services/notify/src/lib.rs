@@ -34,8 +34,13 @@ pub struct Deps {
 impl Deps {
     /// Whether a private destination is allowed.
     pub(crate) fn private(&self, host: &str, port: u16) -> bool {
-        self.private_hosts.iter().any(|allowed| *allowed == host || *allowed == format!("{host}:{port}"))
+        private(&self.private_hosts, host, port)
     }
+}
+
+/// Whether a destination stands among those that the operator allows to be private.
+fn private(private_hosts: &[String], host: &str, port: u16) -> bool {
+    private_hosts.iter().any(|allowed| *allowed == host || *allowed == format!("{host}:{port}"))
 }
 
 /// Two tables as one.

@@ -6,7 +6,7 @@
 
 use super::endpoint::{Endpoint, on_endpoint, read, state};
 use super::schedule;
-use act::{Auth, Call, Draw as _, Fault, Method, Param, Plan, QueryCtx, Route, Verb, parse};
+use act::{Auth, Call, Draw as _, Fault, Method, Param, Plan, QueryCtx, Route, Verb, page, parse};
 use futures::FutureExt as _;
 use kernel::Id;
 use kernel::changeset::Operation;
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use store::key::Key;
-use store::{Document, Range, Stored, View};
+use store::{Document, Stored, View};
 
 /// Most dead letters of one endpoint. One more, and it is disabled: what nobody looks at must not grow.
 pub const LETTERS_MAX: u32 = 100;
@@ -181,8 +181,10 @@ async fn list(query: QueryCtx<'_>) -> Result<Value, Fault> {
         Some(webhook) => ("webhook", Key::new().text(webhook)),
         None => ("state", Key::new().text(State::Dead.as_str())),
     };
-    let found = query.view.list::<Letter>(Range::of(index, prefix.bytes())).await?;
-    Ok(json!({"items": found.iter().map(|found| shown(&found.stored)).collect::<Vec<_>>()}))
+    let range = page::range(&query, index, prefix.bytes(), false)?;
+    let limit = range.limit;
+    let found = query.view.list::<Letter>(range).await?;
+    Ok(page::page(&found, limit, |letter| &letter.id, shown))
 }
 
 async fn show(query: QueryCtx<'_>) -> Result<Value, Fault> {
@@ -217,7 +219,7 @@ pub fn routes() -> Vec<Route> {
             "webhook_letter_list",
             "List events that webhooks did not take, oldest first",
             Call::Query(READ, Arc::new(|query| list(query).boxed())),
-            &[Param { name: "webhook", summary: "only those of this webhook" }],
+            &[Param { name: "webhook", summary: "only those of this webhook" }, page::AFTER, page::LIMIT],
         ),
         row(
             Method::Get,

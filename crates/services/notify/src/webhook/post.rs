@@ -472,7 +472,7 @@ async fn deliver(
 ) -> Result<(), Failure> {
     let refused = |code| Failure { code, status: None, after_ms: None };
     // What the operator allows may have changed since the endpoint was made.
-    checked_url(deps, &endpoint.url).map_err(|_| refused("webhook.invalid"))?;
+    checked_url(&deps.private_hosts, &endpoint.url).map_err(|_| refused("webhook.invalid"))?;
     let allow = allowlist(deps, &endpoint.url).ok_or_else(|| refused("webhook.invalid"))?;
     let id = fact["id"].as_str().unwrap_or_default().to_owned();
     let timestamp_s = deps.harness.now_ms().div_euclid(1000);
@@ -492,8 +492,10 @@ async fn deliver(
     request.limits.idle_ms = request.limits.idle_ms.min(deps.webhook_call_ms);
     request.limits.response_bytes = REPLY_BYTES_MAX;
     let mut reply = deps.egress.stream(request).await.map_err(|error| schedule::unanswered(&error))?;
-    let after = reply.headers().get("retry-after").and_then(|value| value.to_str().ok());
-    let said = schedule::judged(reply.status().as_u16(), after, deps.harness.now_ms());
+    let headers = reply.headers().clone();
+    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let (after, date) = (header("retry-after"), header("date"));
+    let said = schedule::judged(reply.status().as_u16(), after, date);
     // The status has said it all. A body that is too long or too slow costs the connection and nothing else.
     while let Ok(Some(_)) = reply.chunk().await {}
     said
