@@ -48,6 +48,12 @@ pub(crate) const PYTHON_SUITES: &[Suite] = &[
         script: "crates/edge/sandbox/tests/fidelity_slack.py",
         args: &["{target}/debug/examples/serve", "{target}/debug/examples/slack_verify"],
     },
+    // Webhooks of a real server, received with the package that receivers use.
+    Suite {
+        name: "webhooks verify (standardwebhooks)",
+        script: "crates/services/notify/tests/fidelity_webhooks.py",
+        args: &["{target}/debug/writ"],
+    },
     // A second verifier that shares no code with ours, over good and tampered bundles.
     Suite {
         name: "evidence verifiers agree",

@@ -18,7 +18,7 @@ use contract::Operation;
 use exit::Failure;
 use http::Method;
 use output::Format;
-use serde_json::{Value, json};
+use serde_json::Value;
 use session::Session;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -129,8 +129,7 @@ async fn run(operations: &[Operation], matches: &ArgMatches) -> Result<(), Failu
     }
     let mut value = reply.body;
     if let (Some(kept), Value::Object(map)) = (kept, &mut value) {
-        let id = map.get("key").and_then(Value::as_str).unwrap_or_default().to_owned();
-        map.insert("api_key".into(), json!(format!("{id}.{kept}")));
+        special::keep(operation, &kept, map);
     }
     special::finish(operation, rest, &mut value, format)?;
     output::say(&output::render(&value, format)?)?;

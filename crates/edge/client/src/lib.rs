@@ -13,6 +13,9 @@ use serde_json::Value;
 /// Largest reply read, in bytes: evidence bundles travel in replies.
 pub const REPLY_BYTES_MAX: usize = 96 * 1024 * 1024;
 
+/// Largest refusal of a stream that is read, in bytes.
+const PROBLEM_BYTES_MAX: usize = 64 * 1024;
+
 /// A client of one installation.
 #[derive(Clone)]
 pub struct Client {
@@ -182,12 +185,7 @@ impl Client {
         if reply.status.is_success() {
             return Ok(Reply { status, body });
         }
-        Err(ClientError::Problem(Box::new(Problem {
-            status,
-            code: body["code"].as_str().unwrap_or("unknown").to_owned(),
-            detail: body["detail"].as_str().unwrap_or("the server gave no reason").to_owned(),
-            body,
-        })))
+        Err(problem(status, body))
     }
 
     fn unreachable(&self, code: &'static str) -> ClientError {
@@ -206,37 +204,61 @@ impl Client {
         let mut request = self.request(Method::GET, "/v1/events", &query)?;
         request.limits.deadline_ms = 60 * 60 * 1000;
         request.limits.idle_ms = 60_000;
-        let stream = self.egress.stream(request).await.map_err(|error| self.unreachable(error.code()))?;
+        let mut stream = self.egress.stream(request).await.map_err(|error| self.unreachable(error.code()))?;
         if !stream.status().is_success() {
-            let status = stream.status().as_u16();
-            let detail = "the event stream was refused".to_owned();
-            return Err(ClientError::Problem(Box::new(Problem {
-                status,
-                code: "unknown".into(),
-                detail,
-                body: Value::Null,
-            })));
+            let (status, mut body) = (stream.status().as_u16(), Vec::new());
+            while let Ok(Some(chunk)) = stream.chunk().await
+                && body.len() < PROBLEM_BYTES_MAX
+            {
+                body.extend_from_slice(&chunk);
+            }
+            return Err(problem(status, serde_json::from_slice(&body).unwrap_or_default()));
         }
-        Ok(Events { stream, decoder: egress::sse::Decoder::new(), ready: Default::default() })
+        Ok(Events { stream, decoder: egress::sse::Decoder::new(), ready: Default::default(), returned: None })
     }
 }
 
-/// A live stream of facts.
+/// A refusal, from its body.
+fn problem(status: u16, body: Value) -> ClientError {
+    let text = |name: &str, other: &str| body[name].as_str().unwrap_or(other).to_owned();
+    let (code, detail) = (text("code", "unknown"), text("detail", "the server gave no reason"));
+    ClientError::Problem(Box::new(Problem { status, code, detail, body }))
+}
+
+/// A live stream of facts, each as a CloudEvent.
 pub struct Events {
     stream: ReplyStream,
     decoder: egress::sse::Decoder,
     ready: std::collections::VecDeque<egress::sse::Event>,
+    returned: Option<u64>,
+}
+
+/// What a server says that ends a stream because its caller may no longer read.
+fn closed(said: serde_json::Map<String, Value>) -> ClientError {
+    let code = said.get("code").and_then(Value::as_str).unwrap_or("unknown").to_owned();
+    let detail = "the stream was closed: the caller may no longer read".to_owned();
+    ClientError::Problem(Box::new(Problem { status: 403, code, detail, body: Value::Object(said) }))
 }
 
 impl Events {
-    /// The next fact; `None` when the server ends the stream.
+    /// The index to come back with: whatever is before or at it has been returned, or was not asked for.
+    pub fn last(&self) -> Option<u64> {
+        if self.ready.is_empty() { self.decoder.last_id()?.parse().ok() } else { self.returned }
+    }
+
+    /// The next event, whose `data` is the fact; `None` when the server ends the stream.
     pub async fn next(&mut self) -> Result<Option<Value>, ClientError> {
         loop {
             if let Some(event) = self.ready.pop_front() {
-                if let Ok(fact) = serde_json::from_str(&event.data) {
-                    return Ok(Some(fact));
+                if let Some(id) = event.id.as_deref().and_then(|id| id.parse().ok()) {
+                    self.returned = Some(id);
                 }
-                continue;
+                match serde_json::from_str(&event.data) {
+                    // Said before the stream is ended for good.
+                    Ok(Value::Object(said)) if event.name == "closed" => return Err(closed(said)),
+                    Ok(event) => return Ok(Some(event)),
+                    Err(_) => continue,
+                }
             }
             let chunk = self.stream.chunk().await.map_err(|_| ClientError::Reply)?;
             let Some(chunk) = chunk else { return Ok(None) };

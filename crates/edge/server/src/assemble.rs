@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::counts::Counts;
 use crate::http::refused::Refused;
 use crate::own::{self, Own};
-use crate::{openapi, policy, providers};
+use crate::{asyncapi, openapi, policy, providers};
 use act::{Auth, Call, Clock, Domain, Ids, JobSpec};
 use custody::{Custody, Keyring};
 use egress::{Egress, EgressConfig};
@@ -44,8 +44,8 @@ pub struct House {
     pub custody: Custody,
     /// Signs checkpoints and makes bundles.
     pub evidence: Evidence,
-    /// Shows approvals in Slack.
-    pub slack: notify::slack::Deps,
+    /// Shows approvals in Slack, and sends events to webhooks.
+    pub notify: notify::Deps,
     /// Every domain's table.
     pub domains: Arc<[Domain]>,
     /// What this process has done.
@@ -70,8 +70,8 @@ pub struct Parts {
     pub own: Own,
 }
 
-/// Every domain of the product, and what rounds need besides: evidence, and Slack.
-pub fn domains(parts: &Parts) -> (Vec<Domain>, Evidence, notify::slack::Deps) {
+/// Every domain of the product, and what rounds need besides: evidence, Slack, webhooks.
+pub fn domains(parts: &Parts) -> (Vec<Domain>, Evidence, notify::Deps) {
     let Parts { config, harness, custody, egress, providers, own } = parts;
     let store = harness.store();
     let models = Models::new(harness.clone(), providers.clone());
@@ -82,18 +82,19 @@ pub fn domains(parts: &Parts) -> (Vec<Domain>, Evidence, notify::slack::Deps) {
         models: Arc::new(models.clone()),
         private_hosts: config.private_hosts.clone().into(),
     };
-    let slack = notify::slack::Deps {
+    let notify = notify::Deps {
         harness: harness.clone(),
         egress: egress.clone(),
         custody: custody.clone(),
         private_hosts: config.private_hosts.clone().into(),
+        webhook_call_ms: config.limits.webhook_call_ms,
     };
     let mut domains = vec![
         access::domain(store, harness.cell().clone()),
         governor::domain(harness.governor(), store),
         custody::domain(custody),
         billing::domain(),
-        notify::domain(&slack),
+        notify::domain(&notify),
         models.domain(),
         flows::domain(flows),
         own::domain(own),
@@ -106,7 +107,7 @@ pub fn domains(parts: &Parts) -> (Vec<Domain>, Evidence, notify::slack::Deps) {
         disclosure: Disclosure::of(domains.iter().flat_map(|domain| &domain.verbs)),
     });
     domains.push(evidence::domain(&evidence));
-    (domains, evidence, slack)
+    (domains, evidence, notify)
 }
 
 /// The installation's signers: evidence never sees a private key.
@@ -162,8 +163,13 @@ pub async fn assemble(
     let governor = Governor::new(mint, &config.environment, ids.clone(), policy::keys(custody.keyring()));
     let harness = Harness::new(store.clone(), governor, clock, ids, &config.cell);
     let counts = Counts::default();
-    let contract = Arc::new(OnceLock::new());
-    let own = Own { harness: harness.clone(), counts: counts.clone(), contract: contract.clone() };
+    let (contract, events) = (Arc::new(OnceLock::new()), Arc::new(OnceLock::new()));
+    let own = Own {
+        harness: harness.clone(),
+        counts: counts.clone(),
+        contract: contract.clone(),
+        events: events.clone(),
+    };
     let monotonic = harness.clock().clone();
     let egress = Egress::new(EgressConfig {
         user_agent: Some(concat!("writ/", env!("CARGO_PKG_VERSION")).to_owned()),
@@ -172,7 +178,7 @@ pub async fn assemble(
     })?;
     let providers = providers::providers(&config, &egress, &custody, &store)?;
     let (config_, harness_, custody_) = (config.clone(), harness.clone(), custody.clone());
-    let (domains, evidence, slack) =
+    let (domains, evidence, notify) =
         domains(&Parts { config: config_, harness: harness_, custody: custody_, egress, providers, own });
     let misfits = table_misfits(&domains);
     if !misfits.is_empty() {
@@ -181,9 +187,10 @@ pub async fn assemble(
     harness.register(&domains);
     // Set once, here.
     let _ = contract.set(openapi::document(&domains));
+    let _ = events.set(asyncapi::document(&domains));
     let refused = Arc::new(Refused::default());
     let house =
-        House { config, harness, store, custody, evidence, slack, domains: domains.into(), counts, refused };
+        House { config, harness, store, custody, evidence, notify, domains: domains.into(), counts, refused };
     Ok(Assembled { house, admin_key })
 }
 

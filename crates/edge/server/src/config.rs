@@ -73,7 +73,7 @@ pub struct Config {
     pub policy_ttl_ms: i64,
     /// At this start, put the built-in policy in force even if another was published. Default false.
     pub policy_reset: bool,
-    /// Private destinations, `host` or `host:port`, that connectors and models may have. Default none.
+    /// Private destinations, `host` or `host:port`, that connectors, models and webhooks may have. Default none.
     pub private_hosts: Vec<String>,
     /// Bounds of everything that a stranger could make large.
     pub limits: Limits,
@@ -105,6 +105,8 @@ pub struct Limits {
     pub jobs_held: usize,
     /// What is on its way at shutdown gets this long, milliseconds. Default 10 s.
     pub shutdown_ms: u64,
+    /// How long a webhook's target may take for one delivery, milliseconds. Default 10 s.
+    pub webhook_call_ms: u64,
     /// Most that the database file may take of its disk, bytes; 0 is as far as the disk goes. Default 0.
     pub storage_bytes: u64,
 }
@@ -273,6 +275,7 @@ impl Default for Limits {
             jobs: 32,
             jobs_held: 4096,
             shutdown_ms: 10_000,
+            webhook_call_ms: 10_000,
             storage_bytes: 0,
         }
     }
@@ -313,6 +316,7 @@ pub const ENVIRONMENT: &[(&str, Setter)] = &[
     ("WRIT_LIMITS_STREAMS", |config, text| put(&mut config.limits.streams, parsed(text))),
     ("WRIT_LIMITS_JOBS", |config, text| put(&mut config.limits.jobs, parsed(text))),
     ("WRIT_LIMITS_JOBS_HELD", |config, text| put(&mut config.limits.jobs_held, parsed(text))),
+    ("WRIT_LIMITS_WEBHOOK_CALL_MS", |config, text| put(&mut config.limits.webhook_call_ms, parsed(text))),
     ("WRIT_LIMITS_SHUTDOWN_MS", |config, text| put(&mut config.limits.shutdown_ms, parsed(text))),
     ("WRIT_LIMITS_STORAGE_BYTES", |config, text| put(&mut config.limits.storage_bytes, parsed(text))),
     ("WRIT_MODELS_BASELINE_TRAINING", |config, text| {
@@ -501,6 +505,7 @@ impl Config {
             ("limits.header_read_ms", limits.header_read_ms),
             ("limits.body_read_ms", limits.body_read_ms),
             ("limits.shutdown_ms", limits.shutdown_ms),
+            ("limits.webhook_call_ms", limits.webhook_call_ms),
         ] {
             if !(1..=600_000).contains(&value) {
                 return refuse(field, "it is between 1 and 600000".to_owned());

@@ -23,10 +23,11 @@
 //! | [`providers`] | which models there are |
 //! | [`http`] | the way in |
 //! | [`workers`], [`rounds`], [`tasks`] | what runs besides requests |
-//! | [`own`], [`openapi`], [`counts`] | the edge's own rows, the contract, the numbers |
+//! | [`own`], [`openapi`], [`asyncapi`], [`counts`] | the edge's own rows, the contracts, the numbers |
 
 pub mod admin;
 pub mod assemble;
+pub mod asyncapi;
 pub mod checkup;
 pub mod config;
 pub mod counts;

@@ -1,6 +1,7 @@
 //! The edge's own rows of the table: whether it lives, whether it can work, what it has done, what it offers.
 //!
-//! Three of them answer anybody, and so hold nothing of any tenant. The counts are the installation's and not a tenant's:
+//! Three of them answer anybody, and so hold nothing of any tenant. The contract of events answers whoever has a role: it
+//! holds nothing either, and the list of what answers anybody only shrinks. The counts are the installation's and not a tenant's:
 //! only principals of the platform read them.
 
 use crate::counts::Counts;
@@ -21,6 +22,8 @@ pub struct Own {
     pub counts: Counts,
     /// The contract, written once all domains are known.
     pub contract: Arc<OnceLock<Value>>,
+    /// The contract of events, likewise.
+    pub events: Arc<OnceLock<Value>>,
 }
 
 /// The domain's table.
@@ -56,7 +59,14 @@ pub fn domain(own: &Own) -> Domain {
                 "contract_show",
                 "Show this contract",
                 Auth::Public,
-                Call::Query("", contract(own.clone())),
+                Call::Query("", contract(own.contract.clone())),
+            ),
+            route(
+                "/asyncapi.json",
+                "events_contract_show",
+                "Show the contract of events",
+                Auth::Principal,
+                Call::Query("edge.contract.read", contract(own.events.clone())),
             ),
             route(
                 "/metrics",
@@ -102,9 +112,9 @@ fn ready(own: Own) -> Query {
     })
 }
 
-fn contract(own: Own) -> Query {
+fn contract(contract: Arc<OnceLock<Value>>) -> Query {
     Arc::new(move |_| {
-        let contract = own.contract.get().cloned();
+        let contract = contract.get().cloned();
         async move {
             contract.ok_or_else(|| Fault::new(Class::Unavailable, "edge.not_ready", "the server is starting"))
         }

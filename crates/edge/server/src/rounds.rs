@@ -36,6 +36,7 @@ pub const CARDS_EVERY: Duration = Duration::from_millis(250);
 pub fn start(house: &House, set: &mut JoinSet<()>, stopping: &watch::Receiver<bool>) {
     set.spawn(sealing(house.clone(), stopping.clone()));
     set.spawn(cards(house.clone(), stopping.clone()));
+    set.spawn(notify::webhook::post::run(house.notify.clone(), stopping.clone()));
     set.spawn(every("refused traffic", REFUSED_EVERY, stopping.clone(), house.clone(), refused));
     set.spawn(every("holds", HOLDS_EVERY, stopping.clone(), house.clone(), holds_expired));
     // By the injected clock, which no timer knows: looked at often, done when due.
@@ -90,7 +91,7 @@ async fn cards(house: House, mut stopping: watch::Receiver<bool>) {
         }
         if facts.has_changed().unwrap_or(true) {
             facts.mark_unchanged();
-            match AssertUnwindSafe(notify::slack::card::round(&house.slack)).catch_unwind().await {
+            match AssertUnwindSafe(notify::slack::card::round(&house.notify)).catch_unwind().await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
                     tracing::warn!(%error, "Slack's cards could not be compared; the next round will try again");

@@ -58,9 +58,12 @@ impl QueryCtx<'_> {
 
 /// A read.
 pub type Query = Arc<dyn for<'a> Fn(QueryCtx<'a>) -> BoxFuture<'a, Result<Value, Fault>> + Send + Sync>;
-/// A live stream of JSON events (id, event name, data), resumed after an event id.
+/// Live JSON events: id, name, data. One without name and data is a mark: it says no more than that a client which comes
+/// back goes on after its id.
+pub type Events = BoxStream<'static, (String, String, Value)>;
+/// Opens a live stream, resumed after an event id; a fault if it cannot begin where it was asked to.
 pub type StreamSource =
-    Arc<dyn Fn(Ctx, BTreeMap<String, String>) -> BoxStream<'static, (String, String, Value)> + Send + Sync>;
+    Arc<dyn Fn(Ctx, BTreeMap<String, String>) -> BoxFuture<'static, Result<Events, Fault>> + Send + Sync>;
 
 /// What a route does.
 #[derive(Clone)]

@@ -23,8 +23,8 @@ mod verb;
 pub use args::parse;
 pub use ctx::{Assurance, Ctx, Principal, PrincipalKind};
 pub use domain::{
-    Auth, Call, Delivery, Domain, Field, JobRun, JobSpec, Method, Param, Query, QueryCtx, Receive, Route,
-    StreamSource,
+    Auth, Call, Delivery, Domain, Events, Field, JobRun, JobSpec, Method, Param, Query, QueryCtx, Receive,
+    Route, StreamSource,
 };
 pub use fault::{CODES, Class, Coded, Fault, internal};
 pub use ids::{Ids, SystemIds};

@@ -39,6 +39,9 @@ pub const POINTS: &[&str] = &[
     "approval.decided",
     // What they decided is carried out, or whoever waits is told, and the approval's own job has not ended.
     "approval.settled",
+    // An event was taken by a webhook's target, and nothing of that is recorded; and then it is.
+    "event.sent",
+    "event.recorded",
     // A head is signed, and then kept, before anybody sees it.
     "checkpoint.signed",
     "checkpoint.kept",

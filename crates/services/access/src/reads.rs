@@ -19,11 +19,17 @@ const READS: &[(&str, &[&str])] = &[
     ("platform_admin", &[""]),
     ("tenant_admin", &[""]),
     ("auditor", &[""]),
-    ("builder", &["flows.", "models.", "governor.approval.", "billing.", "evidence.", "notify."]),
-    ("operator", &["flows.", "models.", "governor.approval.", "billing.", "evidence.", "notify."]),
-    ("approver", &["flows.run.", "governor.approval.", "evidence.", "notify."]),
+    (
+        "builder",
+        &["flows.", "models.", "governor.approval.", "billing.", "evidence.", "notify.", "edge.contract."],
+    ),
+    (
+        "operator",
+        &["flows.", "models.", "governor.approval.", "billing.", "evidence.", "notify.", "edge.contract."],
+    ),
+    ("approver", &["flows.run.", "governor.approval.", "evidence.", "notify.", "edge.contract."]),
     ("service", &["flows."]),
-    ("integration", &[]),
+    ("integration", &["edge.contract."]),
 ];
 
 /// Whether `role` exists.

@@ -18,6 +18,9 @@
 //! the *intent* fact of that call already names the [`CredentialRef`], the act and the decision that allowed it. A second
 //! fact would say the same with less. Storing and revoking are acts and leave facts.
 //!
+//! A secret that has no life of its own may lie sealed in another domain's record ([`Custody::seal`]): it is bound to that
+//! record and version as a `custody.secret` is to its own.
+//!
 //! What this crate does not do: hardware keys, outside vaults, certificates. It does not decide who may use a secret;
 //! policy does, when it decides on the act that names it.
 
@@ -28,12 +31,14 @@ pub mod secret;
 
 pub use credential::{CredentialRef, CustodyError};
 pub use keyring::{Keyring, KeyringError};
+pub use seal::Place;
 pub use secret::Secret;
 
 use act::Domain;
 use kernel::TenantId;
 use std::sync::Arc;
 use store::Store;
+use zeroize::Zeroize as _;
 
 /// Codes that an operator may meet.
 pub const CODES: &[(&str, &str)] = &[
@@ -79,6 +84,22 @@ impl Custody {
         reference: &CredentialRef,
     ) -> Result<Secret, CustodyError> {
         credential::open(&self.keyring, store, tenant, reference).await
+    }
+
+    /// Seals a value for a record of another domain, which keeps it and the key's id: for a secret that has no life of its
+    /// own, such as the one that a webhook's deliveries are signed with. `entropy` is used once.
+    pub fn seal(&self, place: Place<'_>, value: &Secret, mut entropy: [u8; 32]) -> (String, Vec<u8>) {
+        let sealed = self.keyring.seal(place, value, &entropy);
+        entropy.zeroize();
+        sealed
+    }
+
+    /// Opens what [`Custody::seal`] sealed for the same place.
+    ///
+    /// # Errors
+    /// If it does not open.
+    pub fn unseal(&self, place: Place<'_>, key_id: &str, sealed: &[u8]) -> Result<Secret, CustodyError> {
+        self.keyring.unseal(place, key_id, sealed).map_err(|_| CustodyError::Damaged)
     }
 }
 

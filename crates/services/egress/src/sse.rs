@@ -4,7 +4,7 @@
 //! decoder is pure: bytes in, events out, with a bound on what one event may take, so that a server that never
 //! ends its line cannot fill the memory.
 //!
-//! It does not reconnect and keeps no last event id: that is the caller's part.
+//! It does not reconnect: that is the caller's part, who finds the id to come back with in [`Decoder::last_id`].
 
 /// The largest event, in bytes of its lines.
 pub const MAX_EVENT_BYTES: usize = 1024 * 1024;
@@ -42,6 +42,7 @@ pub struct Decoder {
     started: bool,
     event: Event,
     has_data: bool,
+    last_id: Option<String>,
     /// Bytes of the lines of the event so far.
     size: usize,
     failed: Option<SseError>,
@@ -51,6 +52,11 @@ impl Decoder {
     /// A decoder at the start of a stream.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The id to come back with, if the stream has said one; it may stand in a block without data, which is no event.
+    pub fn last_id(&self) -> Option<&str> {
+        self.last_id.as_deref().filter(|id| !id.is_empty())
     }
 
     /// Takes the next chunk and returns the events that it completes, oldest first.
@@ -97,6 +103,9 @@ impl Decoder {
         if text.is_empty() {
             let event = std::mem::take(&mut self.event);
             self.size = 0;
+            if event.id.is_some() {
+                self.last_id.clone_from(&event.id);
+            }
             // Without data there is no event, only a heartbeat or a setting.
             if std::mem::take(&mut self.has_data) {
                 events.push(event);

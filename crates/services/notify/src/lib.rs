@@ -1,98 +1,71 @@
-//! Telling people and programs that something happened: live events, and approvals as cards in Slack ([`slack`]).
+//! Telling people and programs that something happened: live events ([`feed`]), webhooks ([`webhook`]), and approvals as
+//! cards in Slack ([`slack`]).
 //!
-//! A tenant's facts *are* its events: the stream reads the log from an index on, sends each leaf as it stands, and then
-//! waits for the store's hint or looks by itself once a second. The event's id is the leaf's index, so a client that lost
-//! its connection sends it back (`Last-Event-ID`) and misses nothing and gets nothing twice. There is no second queue that
-//! could disagree with the log.
-//!
-//! What it does not do: it keeps nothing per client. A client that does not read is disconnected by the edge.
+//! A tenant's facts *are* its events. Whoever follows them reads the log from an index on, so there is no second queue that
+//! could disagree with it, and a reader that was away goes on where it stopped. On the way out every fact has one shape, a
+//! CloudEvent ([`event`]), whether it goes into a live stream or to a webhook; `contracts/asyncapi.json` describes it.
 
+pub mod event;
+pub mod feed;
 pub mod slack;
+pub mod webhook;
 
-use act::{Auth, Call, Ctx, Domain, Method, Param, Route};
-use futures::stream::{self, BoxStream, StreamExt as _};
-use kernel::TenantId;
-use serde_json::Value;
-use std::collections::BTreeMap;
-use std::collections::VecDeque;
+use act::{Auth, Call, Domain, Method, Param, Route};
+use custody::Custody;
+use egress::Egress;
+use harness::Harness;
 use std::sync::Arc;
-use std::time::Duration;
-use store::Store;
-use tokio::sync::watch;
 
-/// Leaves read from the log at once.
-const PAGE: usize = 100;
-/// How often the log is looked at without a hint.
-const LOOK: Duration = Duration::from_secs(1);
-
-struct Feed {
-    store: Store,
-    tenant: TenantId,
-    next: u64,
-    hints: watch::Receiver<u64>,
-    kinds: Option<String>,
-    ready: VecDeque<(String, String, Value)>,
+/// What this domain uses.
+#[derive(Clone)]
+pub struct Deps {
+    /// Carries out acts; the store, the clock.
+    pub harness: Harness,
+    /// The one way out.
+    pub egress: Egress,
+    /// Opens tokens and signing secrets.
+    pub custody: Custody,
+    /// Private destinations, `host` or `host:port`, that the operator allows.
+    pub private_hosts: Arc<[String]>,
+    /// How long a webhook's target may take for one delivery, milliseconds.
+    pub webhook_call_ms: u64,
 }
 
-impl Feed {
-    async fn next(mut self) -> Option<((String, String, Value), Feed)> {
-        loop {
-            if let Some(event) = self.ready.pop_front() {
-                return Some((event, self));
-            }
-            self.hints.borrow_and_update();
-            let leaves = match self.store.leaves(&self.tenant, self.next, PAGE).await {
-                Ok(leaves) => leaves,
-                Err(error) => {
-                    tracing::warn!(%error, "a live feed ends because the log cannot be read");
-                    return None;
-                }
-            };
-            if leaves.is_empty() {
-                // A hint may be missed without harm, because of the time-out; the store's end closes the feed.
-                if let Ok(Err(_)) = tokio::time::timeout(LOOK, self.hints.changed()).await {
-                    return None;
-                }
-                continue;
-            }
-            for leaf in leaves {
-                self.next = leaf.index + 1;
-                let Ok(body) = serde_json::from_slice::<Value>(&leaf.leaf) else { continue };
-                let kind = body["kind"].as_str().unwrap_or_default().to_owned();
-                if self.kinds.as_ref().is_none_or(|prefix| kind.starts_with(prefix.as_str())) {
-                    self.ready.push_back((leaf.index.to_string(), kind, body));
-                }
-            }
-        }
+impl Deps {
+    /// Whether a private destination is allowed.
+    pub(crate) fn private(&self, host: &str, port: u16) -> bool {
+        private(&self.private_hosts, host, port)
     }
 }
 
-/// A tenant's facts from now on, or from after `last_event_id`; `kind` keeps only kinds with that prefix.
-pub fn feed(
-    store: &Store,
-    ctx: &Ctx,
-    params: &BTreeMap<String, String>,
-) -> BoxStream<'static, (String, String, Value)> {
-    let store = store.clone();
-    let tenant = ctx.tenant.clone();
-    let kinds = params.get("kind").cloned();
-    let after =
-        params.get("last_event_id").or_else(|| params.get("after")).and_then(|text| text.parse::<u64>().ok());
-    stream::once(async move {
-        let next = match after {
-            Some(after) => after.saturating_add(1),
-            None => store.head(&tenant).await.ok().flatten().map_or(0, |head| head.size),
-        };
-        let hints = store.hints().facts;
-        let feed = Feed { store, tenant, next, hints, kinds, ready: VecDeque::new() };
-        stream::unfold(feed, Feed::next)
-    })
-    .flatten()
-    .boxed()
+/// Whether a destination stands among those that the operator allows to be private.
+fn private(private_hosts: &[String], host: &str, port: u16) -> bool {
+    private_hosts.iter().any(|allowed| *allowed == host || *allowed == format!("{host}:{port}"))
 }
 
+/// Two tables as one.
+const fn both<T: Copy, const N: usize>(left: &[T], right: &[T]) -> [T; N] {
+    let mut all = [left[0]; N];
+    let mut at = 0;
+    while at < N {
+        all[at] = if at < left.len() { left[at] } else { right[at - left.len()] };
+        at += 1;
+    }
+    all
+}
+
+const KINDS: &[&str] =
+    &both::<_, { slack::KINDS.len() + webhook::KINDS.len() }>(slack::KINDS, webhook::KINDS);
+const FACTS: &[&str] =
+    &both::<_, { slack::FACTS.len() + webhook::FACTS.len() }>(slack::FACTS, webhook::FACTS);
+const ALL_CODES: &[(&str, &str)] =
+    &both::<_, { slack::CODES.len() + webhook::CODES.len() + feed::CODES.len() }>(
+        slack::CODES,
+        &both::<_, { webhook::CODES.len() + feed::CODES.len() }>(webhook::CODES, feed::CODES),
+    );
+
 /// The domain's table.
-pub fn domain(deps: &slack::Deps) -> Domain {
+pub fn domain(deps: &Deps) -> Domain {
     let store = deps.harness.store().clone();
     let events = Route {
         method: Method::Get,
@@ -100,7 +73,7 @@ pub fn domain(deps: &slack::Deps) -> Domain {
         operation: "event_stream",
         summary: "Follow the tenant's facts as server-sent events",
         auth: Auth::Principal,
-        call: Call::Stream("notify.event.read", Arc::new(move |ctx, params| feed(&store, &ctx, &params))),
+        call: Call::Stream("notify.event.read", feed::source(store)),
         query: &[
             Param { name: "after", summary: "begin after this index of the log; by default, now" },
             Param { name: "kind", summary: "only kinds that start with this" },
@@ -108,11 +81,11 @@ pub fn domain(deps: &slack::Deps) -> Domain {
     };
     Domain {
         name: "notify",
-        kinds: slack::KINDS,
-        facts: slack::FACTS,
-        verbs: slack::verbs(),
-        routes: [vec![events], slack::routes(deps)].concat(),
+        kinds: KINDS,
+        facts: FACTS,
+        verbs: [slack::verbs(), webhook::verbs(deps)].concat(),
+        routes: [vec![events], slack::routes(deps), webhook::routes()].concat(),
         jobs: slack::jobs(deps),
-        codes: slack::CODES,
+        codes: ALL_CODES,
     }
 }

@@ -1,14 +1,11 @@
-//! Commands that run something on this machine: the installation, the stand-ins, the configuration, the live events.
+//! Commands that run something on this machine: the installation, the stand-ins, the configuration.
 
 use crate::exit::Failure;
-use crate::output::{self, Format, say, told};
-use crate::session::Session;
+use crate::output::{self, Format, say};
 use act::{Ids as _, SystemIds};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use clap::ArgMatches;
 use cli::furnish::{self, credentials, sandbox_clock};
-use client::Client;
 use kernel::hex;
 use sandbox::{IncidentSeed, ModelAnswer, Sandbox};
 use serde_json::{Value, json};
@@ -224,29 +221,6 @@ pub async fn sandbox(port: u16) -> Result<(), Failure> {
     asked_to_end().await?;
     sandbox.shutdown().await;
     Ok(())
-}
-
-/// `writ events`: one fact a line, as it happens.
-pub async fn events(matches: &ArgMatches, session: &Session) -> Result<(), Failure> {
-    let client: Client = session.client()?;
-    let kind = matches.get_one::<String>("kind").map(String::as_str);
-    let mut events = client.events(kind, matches.get_one::<u64>("after").copied()).await?;
-    loop {
-        let next = tokio::select! {
-            next = events.next() => next?,
-            ended = asked_to_end() => return ended.map_err(Failure::from),
-        };
-        match next {
-            Some(fact) if told(&fact.to_string())? => {}
-            // Nobody reads it any more.
-            Some(_) => return Ok(()),
-            None => {
-                let advice =
-                    "the installation ended the stream; go on with --after and the last index that you have";
-                return Err(Failure::Other(advice.into()));
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 pub mod demo;
 mod doctor;
+mod events;
 mod local;
 mod policy;
 mod verify;
@@ -72,15 +73,7 @@ pub fn commands() -> Vec<Command> {
                     .value_parser(value_parser!(PathBuf))
                     .help("A checkpoint you kept earlier; the bundle must be consistent with it"),
             ),
-        Command::new("events")
-            .about("Follow the tenant's facts as they happen")
-            .arg(Arg::new("kind").long("kind").help("Only kinds that start with this"))
-            .arg(
-                Arg::new("after")
-                    .long("after")
-                    .value_parser(value_parser!(u64))
-                    .help("Begin after this index of the log"),
-            ),
+        events::command(),
         Command::new("completions")
             .about("Print a completion script for your shell")
             .arg(Arg::new("shell").required(true).value_parser(value_parser!(clap_complete::Shell))),
@@ -112,7 +105,7 @@ pub async fn run(
         "demo" => demo::run(matches).await,
         "sandbox" => local::sandbox(*matches.get_one::<u16>("port").unwrap_or(&0)).await,
         "verify" => verify::run(matches, format),
-        "events" => local::events(matches, session).await,
+        "events" => events::run(matches, session).await,
         _ => return None,
     })
 }
@@ -140,6 +133,10 @@ pub fn amend(operation: &Operation, command: Command) -> Command {
                 .conflicts_with("expires_at_ms")
                 .help("When it ends, counted from now"),
         ),
+        // The secret is made here, unless there is one already.
+        ("webhook", "create" | "rotate") => command.mut_arg("secret", |arg| {
+            arg.required(false).help("What events are signed with (whsec_…); made and shown once, if absent")
+        }),
         // A bundle is a file; its base64 is for those who have it already.
         ("policy", "publish") => command
             .mut_arg("bundle_base64", |arg| arg.required(false).hide(true).conflicts_with("bundle"))
@@ -210,6 +207,11 @@ pub async fn prepare(
             body.insert("secret_sha256".into(), json!(hex::encode(&sha256(secret.as_bytes()))));
             Ok(Some(secret))
         }
+        ("webhook", "create" | "rotate") if !body.contains_key("secret") => {
+            let secret = format!("whsec_{}", BASE64.encode(act::SystemIds.entropy()));
+            body.insert("secret".into(), json!(secret));
+            Ok(Some(secret))
+        }
         ("policy", "publish") => {
             if let Some(file) = matches.get_one::<PathBuf>("bundle") {
                 body.insert("bundle_base64".into(), json!(BASE64.encode(policy::bundle_read(file)?)));
@@ -228,6 +230,16 @@ pub async fn prepare(
             Ok(None)
         }
         _ => Ok(None),
+    }
+}
+
+/// Puts a secret that was made before the call into its result, which is where it is shown once.
+pub fn keep(operation: &Operation, kept: &str, result: &mut serde_json::Map<String, Value>) {
+    if operation.noun == "key" {
+        let id = result.get("key").and_then(Value::as_str).unwrap_or_default().to_owned();
+        result.insert("api_key".into(), json!(format!("{id}.{kept}")));
+    } else {
+        result.insert("secret".into(), json!(kept));
     }
 }
 

@@ -27,13 +27,17 @@ use sandbox::{Fault, FaultRule, IncidentSeed, Sandbox, Service, Webhook, Webhook
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use tempfile::TempDir;
 use testkit::Random;
-use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Lines};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, ChildStdout};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 /// What comes in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,7 +96,14 @@ const OTHERS: &[Case] = &[
     ("evidence.written", 1, &[Sure, Granted]),
 ];
 
-const CASES: [&[Case]; 3] = [COMMITS, CALLS, OTHERS];
+/// Events on their way to a webhook.
+const EVENTS: &[Case] = &[
+    ("event.sent", 1, &[Sure]),
+    ("event.sent", 20, &[Sure, Granted]),
+    ("event.recorded", 1, &[Sure, Granted, Denied]),
+];
+
+const CASES: [&[Case]; 4] = [COMMITS, CALLS, OTHERS, EVENTS];
 
 /// How often more comes in before a point that nobody passes is given up.
 const BATCHES_MAX: u32 = 20;
@@ -125,7 +136,7 @@ async fn it_dies_at_every_step_of_a_commit() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_dies_around_every_delivery_and_call() {
-    let facts = dies(CALLS).await;
+    let (facts, _) = dies(CALLS).await;
     // Three of these deaths, and the lost reply, certainly leave a write in doubt; each was looked for first.
     let looked: BTreeSet<_> =
         of(&facts, "flows.tool.reconciling").iter().map(|fact| fact["stream"].to_string()).collect();
@@ -137,8 +148,16 @@ async fn it_dies_around_models_people_and_proofs() {
     let _ = dies(OTHERS).await;
 }
 
-/// Dies in each of these ways; returns all facts in the end.
-async fn dies(cases: &[Case]) -> Vec<Value> {
+#[tokio::test(flavor = "multi_thread")]
+async fn it_dies_around_events_that_are_sent() {
+    let (_, heard) = dies(EVENTS).await;
+    // Whatever was taken and not yet written down came again, under the id that it had.
+    let once: BTreeSet<&String> = heard.iter().collect();
+    assert!(once.len() < heard.len(), "{} events, {} deliveries", once.len(), heard.len());
+}
+
+/// Dies in each of these ways; returns all facts in the end, and what the webhook's target heard.
+async fn dies(cases: &[Case]) -> (Vec<Value>, Vec<String>) {
     let mut trial = Trial::set().await;
     let mut facts = Vec::new();
     for (point, pass, comes) in cases {
@@ -156,7 +175,8 @@ async fn dies(cases: &[Case]) -> Vec<Value> {
         assert_eq!(status.signal(), Some(6), "{armed}: {status}");
         facts = trial.judged(&armed).await;
     }
-    facts
+    let heard = trial.target.heard.borrow().clone();
+    (facts, heard)
 }
 
 /// Several times in a row, without a moment to recover in between: what the second death meets is a half-done recovery.
@@ -218,10 +238,58 @@ struct Acknowledged {
     facts: usize,
 }
 
+/// A webhook's target: takes everything, and remembers under which ids.
+struct Target {
+    addr: SocketAddr,
+    heard: watch::Receiver<Vec<String>>,
+    _set: JoinSet<()>,
+}
+
+impl Target {
+    async fn start() -> Target {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let (tell, heard) = watch::channel(Vec::new());
+        let mut set = JoinSet::new();
+        set.spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                // Whoever dies half-way through a delivery has not delivered it.
+                if let Some(id) = taken(stream).await {
+                    tell.send_modify(|heard| heard.push(id));
+                }
+            }
+        });
+        Target { addr, heard, _set: set }
+    }
+}
+
+/// Takes one delivery; its id.
+async fn taken(stream: TcpStream) -> Option<String> {
+    let mut stream = BufReader::new(stream);
+    let (mut id, mut bytes) = (None, 0);
+    loop {
+        let mut line = String::new();
+        stream.read_line(&mut line).await.ok().filter(|read| *read > 0)?;
+        match line.trim_end().split_once(": ") {
+            Some(("webhook-id", value)) => id = Some(value.to_owned()),
+            Some(("content-length", value)) => bytes = value.parse().ok()?,
+            Some(_) => {}
+            None if line.trim_end().is_empty() => break,
+            None => {}
+        }
+    }
+    stream.read_exact(&mut vec![0; bytes]).await.ok()?;
+    let answer = b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n";
+    // Whether that arrives is for the sender to know.
+    let _ = stream.write_all(answer).await;
+    id
+}
+
 /// One installation through many deaths.
 struct Trial {
     folder: TempDir,
     sandbox: Sandbox,
+    target: Target,
     hook: String,
     operator: String,
     approver: String,
@@ -302,6 +370,7 @@ impl Trial {
         let mut trial = Trial {
             folder: testkit::folder::fresh(),
             sandbox,
+            target: Target::start().await,
             hook: String::new(),
             operator: String::new(),
             approver: String::new(),
@@ -318,6 +387,11 @@ impl Trial {
         let url = life.url.as_deref().expect("it starts");
         let key = fs::read_to_string(trial.folder.path().join("data/admin.key")).unwrap();
         let admin = Client::new(url, key.trim().to_owned(), Some("ten_main".into()), monotonic_ms).unwrap();
+        let webhook = json!({
+            "url": format!("http://{}/in", trial.target.addr),
+            "secret": "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=",
+        });
+        furnish::call(&admin, Method::POST, "/v1/webhooks", Some(&webhook)).await.unwrap();
         trial.operator = furnish::person(&admin, "operator", &["builder", "operator"], None).await.unwrap();
         trial.approver = furnish::person(&admin, "approver", &["approver"], None).await.unwrap();
         let base_url = trial.sandbox.base_url().to_owned();
@@ -338,7 +412,10 @@ impl Trial {
         command
             .env("WRIT_FOLDER", self.folder.path().join("data"))
             .env("WRIT_LISTEN", "127.0.0.1:0")
-            .env("WRIT_PRIVATE_HOSTS", self.sandbox.base_url().trim_start_matches("http://"))
+            .env(
+                "WRIT_PRIVATE_HOSTS",
+                format!("{},{}", self.sandbox.base_url().trim_start_matches("http://"), self.target.addr),
+            )
             .env("WRIT_LOG", "warn,store=info")
             .stdout(Stdio::piped())
             .stderr(log);
@@ -420,8 +497,8 @@ impl Trial {
                     delivered = true;
                     delivering = Either::Right(futures::future::pending());
                 }
-                fact = events.next() => {
-                    let fact = fact?.ok_or(ClientError::Reply)?;
+                event = events.next() => {
+                    let fact = event?.ok_or(ClientError::Reply)?["data"].take();
                     count += 1;
                     let (asked, ended) = seen.take(&fact);
                     if let Some(approval) = asked {
@@ -528,13 +605,35 @@ impl Trial {
         for (id, digest) in bundles {
             assert_eq!(self.bundle(&operator, &id).await.unwrap().1, digest, "{what}: {id}");
         }
-        life.child.kill().await.unwrap();
-        self.believed(what, &bytes);
         let files = archive::read(&bytes).unwrap();
         let text = std::str::from_utf8(files[manifest::FACTS]).unwrap();
         let facts: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        self.told(what, &facts).await;
+        life.child.kill().await.unwrap();
+        self.believed(what, &bytes);
         self.ended(what, &facts);
         facts
+    }
+
+    /// The webhook's target hears of every fact since it was made, each for the first time in the order of the log, and of
+    /// none about that itself.
+    async fn told(&self, what: &str, facts: &[Value]) {
+        let made = facts.iter().position(|fact| fact["kind"] == "notify.webhook.created").unwrap();
+        let own = |fact: &&Value| fact["act"] == "notify.webhook.record";
+        let ids = |facts: Vec<&Value>| -> Vec<String> {
+            facts.iter().map(|fact| fact["id"].as_str().unwrap().to_owned()).collect()
+        };
+        let expected = ids(facts[made..].iter().filter(|fact| !own(fact)).collect());
+        let mut heard = self.target.heard.clone();
+        let heard =
+            heard.wait_for(|heard| expected.iter().all(|id| heard.contains(id))).await.unwrap().clone();
+        let mut seen = BTreeSet::new();
+        let first: Vec<String> = heard.into_iter().filter(|id| seen.insert(id.clone())).collect();
+        assert_eq!(first[..expected.len()], expected, "{what}: in order");
+        assert!(
+            ids(facts.iter().filter(own).collect()).iter().all(|id| !seen.contains(id)),
+            "{what}: no loop"
+        );
     }
 
     /// The whole log verifies, and continues every checkpoint that was ever given out.

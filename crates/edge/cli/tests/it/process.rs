@@ -33,8 +33,13 @@ pub struct Server {
 impl Server {
     /// Starts one in a folder and waits until it says where it listens.
     pub fn start(folder: &Path) -> Server {
+        Server::start_at(folder, "127.0.0.1:0")
+    }
+
+    /// Starts one at an address.
+    pub fn start_at(folder: &Path, listen: &str) -> Server {
         let mut command = writ(&["serve"]);
-        command.env("WRIT_FOLDER", folder).env("WRIT_LISTEN", "127.0.0.1:0").env("WRIT_LOG", "warn");
+        command.env("WRIT_FOLDER", folder).env("WRIT_LISTEN", listen).env("WRIT_LOG", "warn");
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("writ starts");
         let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
         let first = lines.next().expect("a first line").expect("text");

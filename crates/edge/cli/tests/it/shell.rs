@@ -67,6 +67,53 @@ fn a_reader_that_leaves_is_no_failure() {
 }
 
 #[test]
+fn events_go_on_over_a_restart_and_end_when_the_installation_stays_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path());
+    let url = server.url.clone();
+    let keyed = |args: &[&str]| {
+        let mut command = writ(args);
+        command.env("WRIT_URL", &url).env("WRIT_TENANT", "ten_main");
+        command.env("WRIT_KEY_FILE", folder.path().join("admin.key"));
+        command
+    };
+    let make = |name: &str| {
+        let args = ["principal", "create", "--name", name, "--kind", "person", "--roles", "auditor"];
+        let (code, _, err) = run(&mut keyed(&args));
+        assert_eq!(code, 0, "{err}");
+    };
+    let mut follow = keyed(&["events", "--kind", "access.principal.created", "--after", "0", "--tries", "4"]);
+    let mut child = follow.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut told = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut noted = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut next = || -> Value { serde_json::from_str(&told.next().unwrap().unwrap()).unwrap() };
+    make("one");
+    // The first start has made principals as well.
+    let mut first = next();
+    while first["data"]["act"] != "access.principal.create" {
+        first = next();
+    }
+    // It is away, without a word to its callers.
+    drop(server);
+    assert!(noted.next().unwrap().unwrap().contains("the stream has ended; coming back in 1 s (1 of 4)"));
+    let server = Server::start_at(folder.path(), url.trim_start_matches("http://"));
+    make("two");
+    let second = next();
+    assert_eq!(second["type"], "access.principal.created");
+    assert_ne!(second["id"], first["id"], "neither a gap nor a repetition");
+    drop(server);
+    let code = child.wait().unwrap().code();
+    let rest: Vec<String> = noted.map(Result::unwrap).collect();
+    assert_eq!(code, Some(1), "{rest:?}");
+    assert!(rest.iter().any(|line| line.starts_with("writ: back; going on after ")), "{rest:?}");
+    let go_on = format!("go on with --after {}", second["logindex"].as_str().unwrap());
+    assert!(rest.iter().any(|line| line.ends_with(&go_on)), "{rest:?}");
+    // Nobody waits for an installation that was never there.
+    let (code, _, err) = run(&mut keyed(&["events"]));
+    assert!(code == 1 && !err.contains("coming back"), "{err}");
+}
+
+#[test]
 fn a_folder_is_made_ahead_and_looked_over() {
     let place = tempfile::tempdir().unwrap();
     let folder = place.path().join("data");

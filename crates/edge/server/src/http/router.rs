@@ -113,7 +113,7 @@ async fn carry_out(
                     input::bodiless(&parts.headers)?;
                     readable(&ctx, permission)?;
                     let params = stream::resumed(&parts.headers, params)?;
-                    let events = source(ctx, params);
+                    let events = source(ctx, params).await?;
                     stream::open(app, &id, presented, permission, events)
                 }
                 Call::Receive(_) => Err(act::internal("a delivery was taken for a call").into()),

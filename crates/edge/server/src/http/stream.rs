@@ -3,19 +3,22 @@
 //! A stream may stay open for days, so what was checked when it was opened is checked again every [`REVIEW`]: a key that
 //! was revoked, a role that was taken away, end it. Between source and socket stands a buffer of [`BUFFER`] events; a
 //! client that leaves it full for [`PATIENCE`] is disconnected. It comes back with `Last-Event-ID` and has missed nothing.
+//!
+//! A stream begins with how long to wait before coming back (`retry`), and with the id to come back with if it ends before
+//! the first event: without that, a client that saw nothing would begin anew, and miss what happened in between.
 
 use super::identify::Presented;
 use super::problem::{Problem, Refusal};
 use super::router::readable;
 use super::{App, RequestId, header_once, input};
 use crate::tasks::stopped;
-use act::Fault;
+use act::{Events, Fault};
 use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, HeaderName};
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::Response;
 use bytes::Bytes;
-use futures::stream::{self, BoxStream, StreamExt as _};
+use futures::stream::{self, StreamExt as _};
 use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -28,6 +31,8 @@ pub const BUFFER: usize = 256;
 pub const PATIENCE: Duration = Duration::from_secs(5);
 /// How often the caller is identified again; each time also keeps the connection alive.
 pub const REVIEW: Duration = Duration::from_secs(2);
+/// After how long a client comes back whose stream has ended, as the stream tells it, milliseconds.
+pub const RETRY_MS: u64 = 2_000;
 /// Longest id of an event that is taken back, in bytes.
 const EVENT_ID_BYTES_MAX: usize = 128;
 
@@ -53,7 +58,7 @@ pub fn open(
     id: &RequestId,
     presented: Presented,
     permission: &'static str,
-    events: BoxStream<'static, Event>,
+    events: Events,
 ) -> Result<Response, Problem> {
     let (pieces, socket) = mpsc::channel(BUFFER);
     let pump = Pump { app: app.clone(), id: id.clone(), presented, permission, pieces };
@@ -78,7 +83,9 @@ struct Pump {
 }
 
 impl Pump {
-    async fn run(self, mut events: BoxStream<'static, Event>) {
+    async fn run(self, mut events: Events) {
+        // The buffer is empty: this cannot fail, and if the client is gone the loop sees it.
+        let _ = self.pieces.try_send(Bytes::from(format!("retry: {RETRY_MS}\n\n")));
         let mut stopping = self.app.stopping.clone();
         let mut review = tokio::time::interval(REVIEW);
         loop {
@@ -125,6 +132,11 @@ fn rendered((id, name, data): &Event) -> Bytes {
     if !id.is_empty() {
         out.push_str(&format!("id: {}\n", line(id)));
     }
+    if name.is_empty() && data.is_null() {
+        // A mark: without data there is no event, and the id counts all the same.
+        out.push('\n');
+        return Bytes::from(out);
+    }
     out.push_str(&format!("event: {}\ndata: {data}\n\n", line(name)));
     Bytes::from(out)
 }
@@ -137,5 +149,6 @@ mod tests {
     fn i11_an_event_cannot_forge_another() {
         let event = ("7\nid: 8".to_owned(), "a\r\ndata: x".to_owned(), json!({"text": "b\n\ndata: c"}));
         assert_eq!(rendered(&event), "id: 7id: 8\nevent: adata: x\ndata: {\"text\":\"b\\n\\ndata: c\"}\n\n");
+        assert_eq!(rendered(&("7".to_owned(), String::new(), Value::Null)), "id: 7\n\n");
     }
 }

@@ -90,6 +90,7 @@ pub const STORIES: &[(&str, Story)] = &[
     }),
     ("notify.card.refresh", |world| async { drop(crate::slack::link_code(world).await) }.boxed()),
     ("notify.click.receive", |world| async { drop(crate::slack::link_code(world).await) }.boxed()),
+    ("notify.webhook.record", |world| async { drop(dead_letter(world).await) }.boxed()),
     ("flows.approval.pass", |world| {
         async {
             let desk = Desk::open(world).await;
@@ -218,6 +219,33 @@ pub const EXAMPLES: &[(&str, Prepare)] = &[
         }
         .boxed()
     }),
+    ("notify.webhook.create", |world| async { by_admin(world, webhook(world)) }.boxed()),
+    ("notify.webhook.pause", |world| {
+        async { by_admin(world, json!({"webhook": subscribed(world).await})) }.boxed()
+    }),
+    ("notify.webhook.resume", |world| {
+        async {
+            let one = by_admin(world, json!({"webhook": subscribed(world).await}));
+            carry_out(world, "notify.webhook.pause", &one).send().await.ok();
+            one
+        }
+        .boxed()
+    }),
+    ("notify.webhook.rotate", |world| {
+        async {
+            let secret = webhook(world)["secret"].clone();
+            by_admin(world, json!({"webhook": subscribed(world).await, "secret": secret}))
+        }
+        .boxed()
+    }),
+    ("notify.webhook.test", |world| {
+        async { by_admin(world, json!({"webhook": subscribed(world).await})) }.boxed()
+    }),
+    ("notify.webhook.delete", |world| {
+        async { by_admin(world, json!({"webhook": subscribed(world).await})) }.boxed()
+    }),
+    ("notify.letter.replay", |world| async { dead_letter(world).await }.boxed()),
+    ("notify.letter.discard", |world| async { dead_letter(world).await }.boxed()),
     ("governor.approval.deny", |world| {
         async {
             let mut example = decided(world, "denies").await;
@@ -435,6 +463,39 @@ async fn dead_card(world: &World) -> Value {
         }
         facts.changed().await.unwrap();
     }
+}
+
+/// A webhook at an address that nobody listens on; it wants nothing that happens.
+fn webhook(_: &World) -> Value {
+    json!({
+        "url": "http://127.0.0.1:9/canary-value-4711", "kinds": ["notify.nothing"],
+        "secret": "whsec_Y2FuYXJ5LXZhbHVlLTQ3MTEtY2FuYXJ5LXZhbHVlLTQ3MTE=",
+    })
+}
+
+/// Makes one.
+async fn subscribed(world: &World) -> Value {
+    carry_out(world, "notify.webhook.create", &by_admin(world, webhook(world))).send().await.ok()["webhook"]
+        .clone()
+}
+
+/// A dead letter: its webhook's last attempt is written down as this installation would.
+async fn dead_letter(world: &World) -> Example {
+    let webhook = subscribed(world).await;
+    let harness = &world.house().harness;
+    let ctx = harness.service("notify", &world.tenant(), Vec::new(), "trc_test");
+    for _ in 0..notify::webhook::schedule::ATTEMPTS_MAX {
+        let path = format!("/v1/webhooks/{}", webhook.as_str().unwrap());
+        let shown = world.admin(Method::Get, &path).send().await.ok();
+        let args = json!({
+            "webhook": webhook, "from": shown["cursor"], "to": shown["cursor"], "sent": 0,
+            "failure": {"code": "webhook.status", "status": 500},
+        });
+        harness.act(&ctx, "notify.webhook.record", args, harness::Terms::default()).await.unwrap();
+    }
+    let path = format!("/v1/webhook-letters?webhook={}", webhook.as_str().unwrap());
+    let list = world.admin(Method::Get, &path).send().await.ok();
+    by_admin(world, json!({"webhook": webhook, "letter": list["items"][0]["letter"]}))
 }
 
 /// A workflow that nobody has published.

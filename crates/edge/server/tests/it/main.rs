@@ -13,4 +13,5 @@ mod support;
 mod table;
 mod tenant_policy;
 mod waiting;
+mod webhooks;
 mod workers;

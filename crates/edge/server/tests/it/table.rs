@@ -111,7 +111,29 @@ async fn every_verb_leaves_a_fact() {
         story(&world).await;
         recorded(&world, act, &world.tenant(), before).await;
     }
+    every_fact_is_declared(&world).await;
     world.running.shutdown().await;
+}
+
+/// What all those acts have stated is in the table, of the right domain, and in the contract of events.
+async fn every_fact_is_declared(world: &World) {
+    let contract = world.admin(Method::Get, "/asyncapi.json").send().await.ok();
+    let declared: BTreeSet<&str> =
+        world.house().domains.iter().flat_map(|domain| domain.facts).copied().collect();
+    let mut stated = BTreeSet::new();
+    let schema = crate::contract::event_schema(&contract);
+    for tenant in world.house().store.tenants().await.unwrap() {
+        for (index, leaf) in world.leaves(&tenant, 0).await.into_iter().enumerate() {
+            stated.insert(leaf["kind"].as_str().unwrap().to_owned());
+            let event = notify::event::cloud(index as u64, leaf);
+            let message = &contract["components"]["messages"][event["type"].as_str().unwrap()];
+            assert!(message.is_object(), "{} is in no domain's table", event["type"]);
+            assert!(schema.is_valid(&event), "{event}");
+        }
+    }
+    assert!(stated.iter().all(|kind| declared.contains(kind.as_str())));
+    // So many of them that the test means something.
+    assert!(stated.len() > declared.len() / 2, "{} of {}", stated.len(), declared.len());
 }
 
 async fn recorded(world: &World, act: &str, tenant: &TenantId, from: u64) {

@@ -86,7 +86,7 @@ async fn an_act_waits_is_granted_and_is_carried_out() {
         .refused(409, "approval.changed");
     grant(&approver).json(&digest).send().await.ok();
     let (_, created) = events.until("access.principal.created").await;
-    assert_eq!(created["act"], "access.principal.create");
+    assert_eq!(created["data"]["act"], "access.principal.create");
     grant(&approver).json(&digest).send().await.refused(409, "approval.closed");
     world.running.shutdown().await;
 }
@@ -119,6 +119,83 @@ async fn a16_events_go_on_where_they_stopped_and_end_with_the_key() {
         Some(("closed".into(), json!({"code": "access.key_invalid"})))
     );
     assert_eq!(events.next().await, None);
+    world.running.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_stream_goes_on_over_a_restart_without_a_gap_or_a_repetition() {
+    let world = World::start().await;
+    let make = async |world: &World, name: &str| {
+        let body = json!({"name": name, "kind": "person", "roles": []});
+        world.admin(Method::Post, "/v1/principals").json(&body).send().await.ok();
+    };
+    let tenant = world.tenant();
+    let target = "/v1/events?kind=access.principal.created";
+    let headers = [("Writ-Tenant", tenant.as_str())];
+    // Before the first event there is a place to come back to.
+    let mut events = Events::open(&world, &world.admin, target, &headers).await;
+    let mut lines = Vec::new();
+    while lines.len() < 2 {
+        let line = events.0.next_line().await.unwrap().unwrap();
+        if line.starts_with("retry: ") || line.starts_with("id: ") {
+            lines.push(line);
+        }
+    }
+    assert_eq!(lines[0], format!("retry: {}", server::http::stream::RETRY_MS));
+    let place = lines[1].strip_prefix("id: ").unwrap().to_owned();
+    assert_eq!(place, (world.size(&tenant).await - 1).to_string());
+    make(&world, "unseen").await;
+    drop(events);
+    let world = world.restart().await;
+    make(&world, "after").await;
+    let back = [("Writ-Tenant", tenant.as_str()), ("Last-Event-ID", place.as_str())];
+    let mut events = Events::open(&world, &world.admin, target, &back).await;
+    let unseen = events.next().await.unwrap();
+    let after = events.next().await.unwrap();
+    let made: Vec<Value> = world.leaves(&tenant, place.parse::<u64>().unwrap() + 1).await;
+    let made: Vec<&Value> = made.iter().filter(|leaf| leaf["kind"] == "access.principal.created").collect();
+    assert_eq!([&unseen.2["data"], &after.2["data"]], [made[0], made[1]]);
+    assert_eq!((&unseen.0, &unseen.2["logindex"]), (&unseen.0, &json!(unseen.0)));
+    // A place that no event of this log can have had is not taken for now.
+    let ahead = world.size(&tenant).await.to_string();
+    for (id, status, code) in [
+        (ahead.as_str(), 409, "events.cursor_ahead"),
+        ("18446744073709551615", 409, "events.cursor_ahead"),
+        ("x", 400, "events.cursor_invalid"),
+    ] {
+        let ask = world.admin(Method::Get, "/v1/events").header("Last-Event-ID", id);
+        ask.send().await.refused(status, code);
+    }
+    world.running.shutdown().await;
+}
+
+#[tokio::test]
+async fn d08_a_client_that_never_reads_is_dropped_and_harms_no_one() {
+    let world = World::start_with(|config| config.limits.streams = 2).await;
+    // More than the buffers of two sockets and of the stream hold.
+    let (tenant, source) = (world.tenant(), "x".repeat(3_000));
+    for _ in 0..40 {
+        let each = (0..100).map(|_| world.house().harness.traffic_refused(&tenant, &source, "test", 1));
+        futures::future::try_join_all(each).await.unwrap();
+    }
+    let deaf = world.admin(Method::Get, "/v1/events?after=0").header("Connection", "keep-alive").open().await;
+    // Another one, meanwhile, is told everything.
+    let headers = [("Writ-Tenant", tenant.as_str())];
+    let mut events = Events::open(&world, &world.admin, "/v1/events?after=0", &headers).await;
+    let mut last = 0;
+    while last + 1 < 4_000 {
+        let (id, ..) = events.next().await.unwrap();
+        last = id.parse::<u64>().unwrap();
+    }
+    // Its place is free once it has been dropped: both are taken until then.
+    loop {
+        let ask = world.admin(Method::Get, "/v1/events").header("Connection", "keep-alive");
+        let mut lines = BufReader::new(ask.open().await).lines();
+        if lines.next_line().await.unwrap().unwrap() == "HTTP/1.1 200 OK" {
+            break;
+        }
+    }
+    drop((deaf, events));
     world.running.shutdown().await;
 }
 

@@ -39,12 +39,10 @@ pub mod deliver;
 pub mod link;
 pub mod signature;
 
+pub use crate::Deps;
 use act::{Class, Fault, JobSpec, Route, Verb};
-use custody::{Custody, CustodyError};
-use egress::Egress;
-use harness::Harness;
+use custody::CustodyError;
 use kernel::TenantId;
-use std::sync::Arc;
 use store::Document as _;
 
 /// Codes that an operator may meet.
@@ -89,19 +87,6 @@ pub const FACTS: &[&str] = &[
     "notify.link.removed",
 ];
 
-/// What this domain uses.
-#[derive(Clone)]
-pub struct Deps {
-    /// Carries out acts; the store, the clock.
-    pub harness: Harness,
-    /// The one way out.
-    pub egress: Egress,
-    /// Opens the bot's token and the signing secret.
-    pub custody: Custody,
-    /// Private destinations, `host` or `host:port`, that the operator allows.
-    pub private_hosts: Arc<[String]>,
-}
-
 impl Deps {
     /// The tenant's connection, if there is one in force.
     pub(crate) async fn connection(
@@ -115,11 +100,6 @@ impl Deps {
             .await?;
         let stored = row.map(|row| store::decode::<connection::Connection>(&row)).transpose()?;
         Ok(stored.map(|stored| stored.doc).filter(|doc| doc.disconnected_at_ms.is_none()))
-    }
-
-    /// Whether a private destination is allowed.
-    pub(crate) fn private(&self, host: &str, port: u16) -> bool {
-        self.private_hosts.iter().any(|allowed| *allowed == host || *allowed == format!("{host}:{port}"))
     }
 }
 

@@ -371,8 +371,8 @@ pub async fn send(client: &Client, hook: &str, webhook: &Webhook) -> Result<Stri
 async fn follow(client: &Client, news: mpsc::Sender<News>) -> Result<(), Failure> {
     for _ in 0..FEEDS_MAX {
         if let Ok(mut events) = client.events(Some("flows."), Some(0)).await {
-            while let Ok(Some(fact)) = events.next().await {
-                if news.send(News::Fact(fact)).await.is_err() {
+            while let Ok(Some(mut event)) = events.next().await {
+                if news.send(News::Fact(event["data"].take())).await.is_err() {
                     return Ok(());
                 }
             }

@@ -299,10 +299,10 @@ impl<'a> Clinic<'a> {
 
     /// Follows the tenant's facts from the beginning until one of this kind says so.
     async fn recorded(&self, kind: &str, says: impl Fn(&Value) -> bool) -> Result<(), Failure> {
-        let mut facts = self.operator.client.events(Some(kind), Some(0)).await?;
+        let mut events = self.operator.client.events(Some(kind), Some(0)).await?;
         let found = async {
-            while let Some(fact) = facts.next().await? {
-                if says(&fact["outcome"]) {
+            while let Some(event) = events.next().await? {
+                if says(&event["data"]["outcome"]) {
                     return Ok(());
                 }
             }
