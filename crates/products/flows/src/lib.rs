@@ -58,6 +58,8 @@ pub const CODES: &[(&str, &str)] = &[
     ("flows.params_invalid", "the parameters of a call do not fit the action's schema"),
     ("flows.template_failed", "a template of the workflow failed on this run's data"),
     ("flows.credential", "the credential of a connector could not be opened or used"),
+    ("flows.token_refused", "the system grants no token to the connector's client"),
+    ("flows.token_unavailable", "the system was asked for a token and gave no answer that can be used"),
     ("flows.base_url", "the address of a connector is not allowed any more"),
     ("flows.action_missing", "the connector version has no such action"),
     ("flows.pin_missing", "the workflow names a model pin that it does not have"),
@@ -85,6 +87,8 @@ pub const CODES: &[(&str, &str)] = &[
     ("flows.upstream_failed", "the other system failed"),
     ("flows.manifest_invalid", "the manifest of a connector is refused"),
     ("flows.workflow_invalid", "the workflow is refused"),
+    ("flows.workflow_retired", "the workflow has been retired and starts no runs"),
+    ("flows.login_address", "a connector's login is not kept when its address changes"),
     ("flows.trigger_full", "sixteen workflows are started by the event already"),
     ("flows.call_mismatch", "a call is not the one that its run is about to make"),
     ("flows.checkpoint_open", "a checkpoint is passed by people, never by itself"),
@@ -98,9 +102,10 @@ pub const CODES: &[(&str, &str)] = &[
 
 /// The domain's table.
 pub fn domain(deps: Deps) -> Domain {
-    let engine = Arc::new(run::engine::Engine::new(deps.clone()));
+    let logins = Arc::new(connector::login::Logins::default());
+    let engine = Arc::new(run::engine::Engine::new(deps.clone(), logins.clone()));
     let joins = engine.clone();
-    let poller = Arc::new(connector::poll::Poller::new(deps.clone()));
+    let poller = Arc::new(connector::poll::Poller::new(deps.clone(), logins));
     Domain {
         name: "flows",
         kinds: &[

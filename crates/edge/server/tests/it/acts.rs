@@ -278,6 +278,17 @@ pub const EXAMPLES: &[(&str, Prepare)] = &[
         }
         .boxed()
     }),
+    ("custody.secret.retire", |world| {
+        async {
+            let name = world.unused("turned").replace(' ', "-");
+            for value in ["canary-value-4711", "canary-value-4712"] {
+                let put = json!({"name": name, "purpose": "a test", "value": value});
+                carry_out(world, "custody.secret.put", &by_admin(world, put)).send().await.ok();
+            }
+            by_admin(world, json!({"name": name}))
+        }
+        .boxed()
+    }),
     ("custody.secret.revoke", |world| {
         async {
             let put = json!({"name": "old", "purpose": "a test", "value": "canary-value-4711"});

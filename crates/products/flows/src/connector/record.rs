@@ -38,6 +38,26 @@ pub enum Login {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         user: Option<String>,
     },
+    /// A bearer token that is fetched with a client's secret (RFC 6749 §4.4).
+    OauthClientCredentials(OauthClient),
+}
+
+/// A client that fetches tokens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OauthClient {
+    /// Where tokens are fetched, below the base URL.
+    pub token_path: String,
+    /// The client.
+    pub client_id: String,
+    /// Its secret.
+    pub client_secret: CredentialRef,
+    /// The scope that is asked for, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<String>,
+    /// The user that the client acts as, to recognise its own changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
 }
 
 impl Login {
@@ -47,6 +67,17 @@ impl Login {
             Login::Nothing => None,
             Login::Basic { user, .. } => Some(user),
             Login::Bearer { user, .. } => user.as_deref(),
+            Login::OauthClientCredentials(client) => client.user.as_deref(),
+        }
+    }
+
+    /// How it proves who it is, in a word.
+    pub fn method(&self) -> &'static str {
+        match self {
+            Login::Nothing => "nothing",
+            Login::Basic { .. } => "basic",
+            Login::Bearer { .. } => "bearer",
+            Login::OauthClientCredentials(_) => "oauth_client_credentials",
         }
     }
 
@@ -56,6 +87,7 @@ impl Login {
             Login::Nothing => None,
             Login::Basic { password, .. } => Some(password),
             Login::Bearer { token, .. } => Some(token),
+            Login::OauthClientCredentials(client) => Some(&client.client_secret),
         }
     }
 }

@@ -66,10 +66,20 @@ pub struct RunArgs {
 async fn published(view: &View, name: &str) -> Result<(String, Arc<Workflow>), Fault> {
     let missing = || Fault::not_found("workflow");
     let id = workflow_id(name).ok_or_else(missing)?;
-    let published =
-        view.get::<Published>(&id).await?.filter(|doc| doc.retired_at_ms.is_none()).ok_or_else(missing)?;
+    let published = view.get::<Published>(&id).await?.ok_or_else(missing)?;
+    if published.retired_at_ms.is_some() {
+        return Err(Fault::conflict(
+            "flows.workflow_retired",
+            "the workflow has been retired: it starts no runs",
+        ));
+    }
     let workflow = super::gate::workflow_read(view, &published.digest).await?;
     Ok((published.digest.clone(), workflow))
+}
+
+/// Whether nobody can start a workflow any more, or ever could.
+fn absent(fault: &Fault) -> bool {
+    fault.class == Class::NotFound || fault.code == "flows.workflow_retired"
 }
 
 /// Most workflows that a run may take in, over all depths.
@@ -96,7 +106,7 @@ async fn pins(view: &View, workflow: Arc<Workflow>) -> Result<Pins, Fault> {
                 continue;
             }
             let (digest, found) = match published(view, name).await {
-                Err(fault) if fault.class == Class::NotFound => {
+                Err(fault) if absent(&fault) => {
                     return Err(unready(format!("the workflow {name} is not published")));
                 }
                 found => found?,
@@ -206,7 +216,7 @@ async fn start(view: &View, args: &Value, stamp: &Stamp) -> Result<Plan, Fault> 
         // One workflow that cannot start keeps no other from it. By hand there is only one, and whoever asks is told.
         let (digest, workflow) = match published(view, &name).await {
             Ok(found) => found,
-            Err(fault) if by_event && fault.class == Class::NotFound => {
+            Err(fault) if by_event && absent(&fault) => {
                 passed_over.push(PassedOver { workflow: name, reason: "workflow_retired", run: None });
                 continue;
             }

@@ -6,6 +6,7 @@ mod desk;
 mod examples;
 mod guards;
 mod house;
+mod logins;
 mod looking;
 mod machine;
 mod mortal;
