@@ -1,5 +1,6 @@
 //! Commands that are no single API call, and the few calls that need something done before or after.
 
+mod artifact;
 pub mod demo;
 mod doctor;
 mod local;
@@ -89,12 +90,20 @@ pub fn commands() -> Vec<Command> {
 
 /// Commands that join a noun of the contract and are no API call.
 pub fn joining(noun: &str) -> Vec<Command> {
-    if noun == "policy" { policy::commands() } else { Vec::new() }
+    match noun {
+        "artifact" => artifact::commands(),
+        "policy" => policy::commands(),
+        _ => Vec::new(),
+    }
 }
 
 /// Runs one of [`joining`]; `None` if it is none.
 pub fn joined(noun: &str, verb: &str, matches: &ArgMatches, format: Format) -> Option<Result<(), Failure>> {
-    if noun == "policy" { policy::run(verb, matches, format) } else { None }
+    match noun {
+        "artifact" => artifact::run(verb, matches, format),
+        "policy" => policy::run(verb, matches, format),
+        _ => None,
+    }
 }
 
 /// Runs a special command; `None` if `noun` is none.

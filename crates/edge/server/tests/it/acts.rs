@@ -326,6 +326,45 @@ pub const EXAMPLES: &[(&str, Prepare)] = &[
         }
         .boxed()
     }),
+    ("flows.artifact.publish", |world| {
+        async { by_admin(world, json!({"manifest": offered(world)})) }.boxed()
+    }),
+    ("flows.artifact.yank", |world| {
+        async {
+            let publish = by_admin(world, json!({"manifest": offered(world)}));
+            let done = carry_out(world, "flows.artifact.publish", &publish).send().await.ok();
+            by_admin(world, json!({"artifact": done["artifact"], "reason": "an example"}))
+        }
+        .boxed()
+    }),
+    ("flows.artifact_key.register", |world| {
+        async { by_admin(world, json!({"name": "example", "public_key": artifact_key("d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a")})) }.boxed()
+    }),
+    ("flows.artifact_key.revoke", |world| {
+        async {
+            let register = by_admin(world, json!({"name": "example", "public_key": artifact_key("3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c")}));
+            let done = carry_out(world, "flows.artifact_key.register", &register).send().await.ok();
+            by_admin(world, json!({"artifact_key": done["artifact_key"]}))
+        }
+        .boxed()
+    }),
+    ("flows.tool.approve", |world| {
+        async {
+            let name = world.unused("retold").replace(' ', "-");
+            let manifest = include_str!("../../../../../contracts/connectors/http.yaml");
+            let told =
+                manifest.replace("Read a resource", "Read any resource").replace("\"1.0.0\"", "\"1.0.1\"");
+            for manifest in [manifest, &told] {
+                let install = json!({"name": name, "manifest": manifest, "base_url": "https://api.example"});
+                carry_out(world, "flows.connector.install", &by_admin(world, install)).send().await.ok();
+            }
+            let shown = world.admin(Method::Get, &format!("/v1/connectors/{name}")).send().await.ok();
+            let changed =
+                shown["tools"].as_array().unwrap().iter().find(|tool| tool["state"] == "changed").unwrap();
+            by_admin(world, json!({"connector": name, "action": "get", "definition": changed["definition"]}))
+        }
+        .boxed()
+    }),
     ("flows.breaker.close", |world| {
         async { by_admin(world, json!({"connector": opened(world, "closed").await})) }.boxed()
     }),
@@ -397,6 +436,18 @@ async fn signer(world: &World, entropy: &[u8; 32]) -> Signer {
     let answer = carry_out(world, "governor.policy_key.register", &register).send().await;
     assert!([200, 409].contains(&answer.status), "{}", answer.text());
     signer
+}
+
+/// A manifest that nobody has published.
+fn offered(world: &World) -> String {
+    let version = world.unused("v").replace(' ', "");
+    include_str!("../../../../../contracts/connectors/http.yaml")
+        .replace("\"1.0.0\"", &format!("\"{version}\""))
+}
+
+/// A public key that signs artifacts: one of RFC 8032's, whose private halves everybody knows.
+fn artifact_key(public: &str) -> String {
+    BASE64.encode(hex::decode32(public).unwrap())
 }
 
 /// A connector whose breaker is open.

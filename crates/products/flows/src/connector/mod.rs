@@ -17,6 +17,7 @@
 //! | [`change`] | telling changes of others from our own, by their numbers |
 //! | [`login`] | who we are: passwords, and tokens that are fetched |
 //! | [`poll`] | asking a system for what has changed, beside what it says by itself |
+//! | [`tool`] | what people have agreed that each tool is |
 //! | [`record`] | installations and their versions, as kept |
 //!
 //! Rules for those who add to it: nothing here calls an action ([`login`] fetches tokens, [`poll`] looks); a manifest can widen neither where a call goes nor what it
@@ -31,4 +32,5 @@ pub mod record;
 pub mod request;
 pub mod response;
 pub mod routes;
+pub mod tool;
 pub mod verbs;

@@ -26,7 +26,7 @@ use super::login::Logins;
 use super::manifest::{Effect, Event, Manifest};
 use super::placeholder::{self, Values};
 use super::record::{Connector, Version, connector_id, version_id};
-use super::request;
+use super::{request, tool};
 use crate::Deps;
 use crate::run::breaker::{Breaker, State, breaker_id};
 use crate::run::call::{self, Heard};
@@ -458,6 +458,9 @@ impl Poller {
             let (Some(poll), Some(cursor)) = (&event.poll, polling.cursors.get_mut(event_name)) else {
                 continue;
             };
+            if let Some(action) = version.manifest.action(&poll.action) {
+                tool::check(connector, &version.manifest, &poll.action, action)?;
+            }
             let began_ms = harness.now_ms();
             // The page before, where only the offset has moved since.
             let mut before = None;

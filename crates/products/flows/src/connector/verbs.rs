@@ -1,19 +1,22 @@
 //! Installing and removing connectors.
 
 use super::login::TOKEN_PATH;
-use super::manifest::{self, Manifest};
+use super::manifest;
 use super::poll::{self, EVERY_MS_MAX, EVERY_MS_MIN};
 use super::record::{Connector, Hook, Login, OauthClient, Version, base_url_check, connector_id, version_id};
+use super::tool::{self, Agreed, State, Tool};
 use crate::Deps;
+use crate::artifact::record::{Offer, compare, offer, published};
 use crate::workflow::parse::Problem;
 use act::{Draw as _, Fault, Plan, Target, Verb};
-use custody::CredentialRef;
 use custody::credential::SecretDoc;
+use custody::{CredentialRef, Keyring};
 use futures::FutureExt as _;
 use kernel::Id;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use store::{Document as _, Stored, View};
 
@@ -26,7 +29,8 @@ pub const OAUTH_BYTES_MAX: usize = 256;
 pub struct InstallArgs {
     /// The name that workflows use: lower-case letters, digits and dashes.
     pub name: String,
-    /// The manifest, YAML.
+    /// The manifest: its text (YAML), a signed artifact as `writ artifact sign` made it, or `name@version` of one in the
+    /// registry.
     pub manifest: String,
     /// Where the system is, without a slash at the end.
     pub base_url: String,
@@ -54,6 +58,9 @@ pub struct InstallArgs {
     /// Installing again, no hook is kept from before.
     #[serde(default)]
     pub no_hook: bool,
+    /// Whether an older version than the installed one may take its place.
+    #[serde(default)]
+    pub allow_older: bool,
 }
 
 /// Arguments of `flows.connector.remove`.
@@ -76,7 +83,7 @@ pub(crate) fn refused(code: &str, problems: &[Problem]) -> Fault {
 
 struct Checked {
     id: Id,
-    manifest: Manifest,
+    offer: Offer,
     login: Login,
     webhook_secret: Option<CredentialRef>,
     /// The installation as it is, removed ones too.
@@ -136,16 +143,32 @@ fn login(args: &InstallArgs) -> Result<Option<Login>, Fault> {
     }
 }
 
-async fn check(view: &View, args: &InstallArgs, private_hosts: &[String]) -> Result<Checked, Fault> {
+async fn check(
+    view: &View,
+    args: &InstallArgs,
+    private_hosts: &[String],
+    keyring: &Keyring,
+) -> Result<Checked, Fault> {
     let id = connector_id(&args.name)
         .ok_or_else(|| invalid("a name has lower-case letters, digits and dashes"))?;
-    let manifest =
-        manifest::parse(&args.manifest).map_err(|problems| refused("flows.manifest_invalid", &problems))?;
+    let offer = offer(view, keyring, &args.manifest).await?;
+    let manifest = &offer.manifest;
     base_url_check(&args.base_url, private_hosts).map_err(|problem| refused("flows.base_url", &[problem]))?;
     if args.poll_every_ms.is_some_and(|every_ms| !(EVERY_MS_MIN..=EVERY_MS_MAX).contains(&every_ms)) {
         return Err(invalid("poll_every_ms is ten seconds to a day"));
     }
     let stored = view.get::<Connector>(&id).await?;
+    if let Some((name, version)) = stored.as_ref().map(|stored| &stored.manifest)
+        && *name == manifest.name
+        && compare(&manifest.version, version).is_lt()
+        && !args.allow_older
+    {
+        let message = format!(
+            "{name}@{version} is installed and {} is older: say allow_older if that is meant",
+            manifest.version
+        );
+        return Err(Fault::conflict("artifact.older", message));
+    }
     let before = stored.as_ref().filter(|stored| stored.removed_at_ms.is_none());
     let mut kept = Vec::new();
     let login = match login(args)? {
@@ -194,7 +217,41 @@ async fn check(view: &View, args: &InstallArgs, private_hosts: &[String]) -> Res
             "a connector that writes and hears of changes needs a login and its user: without `user` it could not tell its own changes from those of others",
         ));
     }
-    Ok(Checked { id, manifest, login, webhook_secret, stored, kept })
+    Ok(Checked { id, offer, login, webhook_secret, stored, kept })
+}
+
+/// The tools of the installation once `version` is installed by `by`.
+async fn tools(
+    view: &View,
+    checked: &Checked,
+    version: &Version,
+    at_ms: i64,
+    by: &Id,
+) -> Result<BTreeMap<String, Tool>, Fault> {
+    let agreed = |version: &str, at_ms: i64, by: &Id| Agreed {
+        definition: String::new(),
+        version: version.to_owned(),
+        at_ms,
+        by: by.clone(),
+    };
+    let now = agreed(version.digest(), at_ms, by);
+    // A removal ends no agreement and no dispute: removed and installed again, a changed tool is changed.
+    let Some(stored) = &checked.stored else { return tool::after(None, version, &now) };
+    let id = version_id(&stored.version).ok_or_else(|| act::internal("an installation names no version"))?;
+    let installed = view.peek::<Version>(&id).await?;
+    let installed = installed.ok_or_else(|| act::internal("an installed version is gone"))?;
+    let then = agreed(&stored.version, stored.installed_at_ms, &stored.installed_by);
+    tool::after(Some((stored.tools.as_ref(), &installed, &then)), version, &now)
+}
+
+/// Names of the tools that nothing calls until somebody has agreed to their change.
+fn changed(tools: &BTreeMap<String, Tool>) -> Vec<&String> {
+    tools.iter().filter(|(_, tool)| tool.state() == State::Changed).map(|(name, _)| name).collect()
+}
+
+fn version_of(checked: &Checked, base_url: &str) -> Result<Version, Fault> {
+    Version::new(checked.offer.manifest.clone(), base_url.to_owned(), checked.login.clone())
+        .map_err(|error| Fault::invalid("flows.manifest_invalid", error.to_string()))
 }
 
 /// What is not wrong and will be, for the person who installs: secrets that cannot be opened.
@@ -222,46 +279,60 @@ async fn installed(view: &View, name: &str) -> Result<Stored<Connector>, Fault> 
 /// The verbs.
 pub fn verbs(deps: &Deps) -> Vec<Verb> {
     let (for_aim, for_plan) = (deps.private_hosts.clone(), deps.private_hosts.clone());
+    let (keys_aim, keys_plan) = (deps.custody.keyring().clone(), deps.custody.keyring().clone());
     vec![
         poll::verb(),
+        tool::verb(),
         Verb {
             act: "flows.connector.install",
             summary: "Installs a connector, or a new version of it",
             args: || schemars::schema_for!(InstallArgs).into(),
-            writes: &["flows.connector", "flows.connector_version", "flows.poll"],
-            facts: &["flows.connector.installed"],
+            writes: &["flows.connector", "flows.connector_version", "flows.poll", "flows.artifact"],
+            facts: &["flows.connector.installed", "flows.artifact.published"],
             secret_args: &[],
             on_closed: None,
             can_wait: true,
-            aim: Arc::new(move |view, args, _| {
-                let private_hosts = for_aim.clone();
+            aim: Arc::new(move |view, args, ctx| {
+                let (private_hosts, keyring) = (for_aim.clone(), keys_aim.clone());
                 async move {
                     let args: InstallArgs = act::parse(args)?;
-                    let checked = check(view, &args, &private_hosts).await?;
+                    let checked = check(view, &args, &private_hosts, &keyring).await?;
+                    let version = version_of(&checked, &args.base_url)?;
+                    let tools = tools(view, &checked, &version, 0, &ctx.principal.id).await?;
+                    let changed = changed(&tools);
                     let mut target = Target::of(Connector::KIND, &checked.id);
                     target.attributes = json!({
-                        "manifest": checked.manifest.name, "base_url": args.base_url, "login": checked.login.method(),
+                        "manifest": checked.offer.manifest.name, "artifact": checked.offer.digest,
+                        "signed_by": checked.offer.keyid(&keyring), "base_url": args.base_url, "login": checked.login.method(),
+                        "tools_changed": changed,
                     });
                     let secret = checked.login.credential().map_or_else(String::new, |secret| format!(" with {secret}"));
                     let kept = if checked.kept.contains(&"login") { ", kept" } else { "" };
                     target.preview = vec![
                         ("Connector".into(), args.name.clone()),
-                        ("System".into(), format!("{} {}", checked.manifest.name, checked.manifest.version)),
+                        ("System".into(), format!("{} {}", checked.offer.manifest.name, checked.offer.manifest.version)),
+                        ("Digest".into(), checked.offer.digest.clone()),
+                        ("Signed by".into(), checked.offer.keyid(&keyring)),
                         ("Address".into(), args.base_url),
                         ("Login".into(), format!("{}{secret}{kept}", checked.login.method())),
                     ];
+                    if !changed.is_empty() {
+                        let names: Vec<&str> = changed.iter().map(|name| name.as_str()).collect();
+                        target.preview.push(("Tools that change, and stop until that is approved".into(), names.join(", ")));
+                    }
                     Ok(target)
                 }
                 .boxed()
             }),
             plan: Arc::new(move |view, args, stamp| {
-                let private_hosts = for_plan.clone();
+                let (private_hosts, keyring) = (for_plan.clone(), keys_plan.clone());
                 async move {
                     let args: InstallArgs = act::parse(args)?;
-                    let checked = check(view, &args, &private_hosts).await?;
+                    let checked = check(view, &args, &private_hosts, &keyring).await?;
                     let warnings = warnings(view, &checked.login, checked.webhook_secret.as_ref()).await?;
-                    let version = Version::new(checked.manifest, args.base_url, checked.login)
-                        .map_err(|error| Fault::invalid("flows.manifest_invalid", error.to_string()))?;
+                    let version = version_of(&checked, &args.base_url)?;
+                    let tools = tools(view, &checked, &version, stamp.at_ms, &stamp.ctx.principal.id).await?;
+                    let taken_in = if checked.offer.known { None } else { Some(checked.offer.artifact(&keyring, stamp)?) };
                     let (stored, kept) = (checked.stored, checked.kept);
                     // The hook's address outlives versions: the other system has been told it.
                     let earlier = stored.as_ref().and_then(|stored| stored.hook.as_ref()).map(|hook| hook.id.clone());
@@ -276,11 +347,15 @@ pub fn verbs(deps: &Deps) -> Vec<Verb> {
                         installed_at_ms: stamp.at_ms,
                         installed_by: stamp.ctx.principal.id.clone(),
                         removed_at_ms: None,
+                        artifact: Some(checked.offer.digest.clone()),
+                        tools: Some(tools),
                     };
+                    let changed = doc.tools.as_ref().map(changed).unwrap_or_default();
                     let mut outcome = doc.shown();
                     outcome["login"] = json!(version.login);
                     outcome["kept"] = json!(kept);
                     outcome["warnings"] = json!(warnings);
+                    outcome["tools_changed"] = json!(changed);
                     let mut plan = Plan { draft: stamp.draft(), outcome };
                     if doc.poll_every_ms.is_some() {
                         // Switched on, or pointed at another system: what happened there before is nobody's event.
@@ -290,6 +365,9 @@ pub fn verbs(deps: &Deps) -> Vec<Verb> {
                                 && before.base_url == doc.base_url
                         });
                         poll::begin(view, &mut plan, stamp, doc.name(), &version.manifest, goes_on).await?;
+                    }
+                    if let Some(artifact) = &taken_in {
+                        plan.draft.put_new(artifact).fact(published(artifact, stamp));
                     }
                     if view.get::<Version>(&version.id).await?.is_none() {
                         plan.draft.put_new(&version);
@@ -302,9 +380,9 @@ pub fn verbs(deps: &Deps) -> Vec<Verb> {
                         "flows.connector.installed",
                         &doc.id,
                         (Connector::KIND, &doc.id),
-                        json!({"version": doc.version, "manifest": doc.manifest.0, "manifest_version": doc.manifest.1,
+                        json!({"version": doc.version, "artifact": doc.artifact, "manifest": doc.manifest.0, "manifest_version": doc.manifest.1,
                                "base_url": doc.base_url, "receives": doc.hook.is_some(), "poll_every_ms": doc.poll_every_ms,
-                               "login": version.login.method(), "kept": kept}),
+                               "login": version.login.method(), "kept": kept, "tools_changed": changed}),
                     ));
                     Ok(plan)
                 }

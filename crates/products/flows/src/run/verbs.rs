@@ -85,10 +85,15 @@ fn absent(fault: &Fault) -> bool {
 /// Most workflows that a run may take in, over all depths.
 pub const WORKFLOWS_MAX: usize = 16;
 
+/// Most connectors whose manifests' digests stand in the fact of a run's beginning; each intent names its own anyway.
+const ARTIFACTS_STATED_MAX: usize = 16;
+
 /// What a run is pinned to: name to digest.
 #[derive(Default)]
 struct Pins {
     connectors: BTreeMap<String, String>,
+    /// Digests of the manifests, for the record.
+    artifacts: BTreeMap<String, Option<String>>,
     workflows: BTreeMap<String, String>,
 }
 
@@ -100,7 +105,7 @@ async fn pins(view: &View, workflow: Arc<Workflow>) -> Result<Pins, Fault> {
     let mut inner = BTreeMap::new();
     let mut next = vec![workflow.clone()];
     while let Some(workflow) = next.pop() {
-        connectors(view, &workflow, &mut pins.connectors).await?;
+        connectors(view, &workflow, &mut pins).await?;
         for name in workflow.workflows() {
             if pins.workflows.contains_key(name) {
                 continue;
@@ -128,22 +133,21 @@ async fn pins(view: &View, workflow: Arc<Workflow>) -> Result<Pins, Fault> {
     Ok(pins)
 }
 
-async fn connectors(
-    view: &View,
-    workflow: &Workflow,
-    pins: &mut BTreeMap<String, String>,
-) -> Result<(), Fault> {
+async fn connectors(view: &View, workflow: &Workflow, pins: &mut Pins) -> Result<(), Fault> {
     for name in workflow.connectors() {
         let unready = |message: String| Fault::conflict("flows.connector_unready", message);
         let id = connector_id(name).ok_or_else(|| unready(format!("there is no connector {name}")))?;
         let installed = view.get::<Connector>(&id).await?.filter(|doc| doc.removed_at_ms.is_none());
         let installed = installed.ok_or_else(|| unready(format!("the connector {name} is not installed")))?;
         if let Some(pin) = workflow.pins.connectors.get(name)
-            && (pin.manifest != installed.manifest.0 || pin.version != installed.manifest.1)
+            && (pin.manifest != installed.manifest.0
+                || pin.version != installed.manifest.1
+                || (pin.digest.is_some() && pin.digest != installed.artifact))
         {
             return Err(unready(format!("the workflow pins another version of the connector {name}")));
         }
-        pins.insert(name.to_owned(), installed.version.clone());
+        pins.artifacts.insert(name.to_owned(), installed.artifact.clone());
+        pins.connectors.insert(name.to_owned(), installed.version.clone());
     }
     Ok(())
 }
@@ -261,7 +265,7 @@ async fn start(view: &View, args: &Value, stamp: &Stamp) -> Result<Plan, Fault> 
             &id,
             (RunDoc::KIND, &id),
             json!({"workflow": name, "workflow_digest": digest, "source": source, "connector": args.connector, "event": args.event_name,
-                   "dry_run": args.dry_run}),
+                   "dry_run": args.dry_run, "artifacts": pins.artifacts.iter().take(ARTIFACTS_STATED_MAX).collect::<BTreeMap<_, _>>()}),
         );
         let mut run = RunDoc {
             id: id.clone(),

@@ -1,5 +1,6 @@
 //! Integration tests of workflows: the shipped examples, and runs through a whole house with a ticket system on a socket.
 
+mod artifacts;
 mod crashes;
 mod deliveries;
 mod desk;
@@ -14,3 +15,4 @@ mod polls;
 mod runs;
 mod strands;
 mod table;
+mod tools;
