@@ -338,11 +338,11 @@ pub const EXAMPLES: &[(&str, Prepare)] = &[
         .boxed()
     }),
     ("flows.artifact_key.register", |world| {
-        async { by_admin(world, json!({"name": "example", "public_key": artifact_key("d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a")})) }.boxed()
+        async { by_admin(world, json!({"name": "example", "public_key": artifact_key()})) }.boxed()
     }),
     ("flows.artifact_key.revoke", |world| {
         async {
-            let register = by_admin(world, json!({"name": "example", "public_key": artifact_key("3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c")}));
+            let register = by_admin(world, json!({"name": "example", "public_key": artifact_key()}));
             let done = carry_out(world, "flows.artifact_key.register", &register).send().await.ok();
             by_admin(world, json!({"artifact_key": done["artifact_key"]}))
         }
@@ -445,9 +445,11 @@ fn offered(world: &World) -> String {
         .replace("\"1.0.0\"", &format!("\"{version}\""))
 }
 
-/// A public key that signs artifacts: one of RFC 8032's, whose private halves everybody knows.
-fn artifact_key(public: &str) -> String {
-    BASE64.encode(hex::decode32(public).unwrap())
+/// A public key that signs artifacts, made for this once.
+fn artifact_key() -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let keys = custody::Keyring::open_or_create(&folder.path().join("keys"), &act::SystemIds, 1).unwrap();
+    BASE64.encode(keys.evidence_key().as_bytes())
 }
 
 /// A connector whose breaker is open.

@@ -133,7 +133,7 @@ async fn a_pin_is_met_exactly_and_the_digests_stand_in_the_log() {
     let digest = shown["artifact"].as_str().unwrap().to_owned();
     let workflow = |digest: &str| {
         format!(
-            "name: pinned\npins: {{connectors: {{servicenow: {{manifest: servicenow, version: \"1.0.0\", digest: {digest}}}}}}}\n\
+            "name: pinned\npins: {{connectors: {{servicenow: {{manifest: servicenow, version: \"1.0.0\", digest: \"{digest}\"}}}}}}\n\
              steps:\n  - id: a\n    tool: {{connector: servicenow, action: incident.get, params: {{sys_id: '{INCIDENT}'}}}}\n"
         )
     };
