@@ -136,3 +136,36 @@ checkpoint_passed if {
 }
 
 notes contains "approval.granted" if checkpoint_passed
+
+# Definitions of tools. Somebody with the right agrees to a change; where the tool writes, before or after, others agree too:
+# how many, and of which tier, is a matter of the riskier effect class. A class that is not known is not agreed to.
+
+redefinition if input.action == "flows.tool.approve"
+
+redefined := input.resource.attributes.effect_class if {
+	redefinition
+	input.resource.attributes.effect_class in data.writ.config.effect_classes
+}
+
+deny contains "connector.effect_class_unknown" if {
+	redefinition
+	not redefined
+}
+
+required := {"reason": "approval.tool_definition", "tier": needed.tier, "approvals": needed.approvals} if {
+	needed := data.writ.config.definitions[redefined]
+	not redefinition_approved
+}
+
+redefinition_approved if {
+	needed := data.writ.config.definitions[redefined]
+	input.context.approved
+	people := {approver |
+		some approval in input.context.approvals
+		approval.tier >= needed.tier
+		approver := approval.approver
+	}
+	count(people) >= needed.approvals
+}
+
+notes contains "approval.granted" if redefinition_approved

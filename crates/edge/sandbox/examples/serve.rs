@@ -11,7 +11,7 @@ use std::{
     sync::Arc,
 };
 
-use sandbox::{Config, Credentials, IncidentSeed, Sandbox, SlackConfig};
+use sandbox::{Config, Credentials, IncidentSeed, OauthConfig, Sandbox, SlackConfig};
 
 #[expect(clippy::disallowed_methods, reason = "a program of its own: this is where its clock is implemented")]
 fn system_now_ms() -> i64 {
@@ -51,6 +51,14 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         "bot_token": slack.bot_token, "signing_secret": slack.signing_secret, "team": slack.team, "app": slack.app,
     });
     config.slack = Some(slack);
+    let oauth = OauthConfig {
+        client_id: "stand-in-client".into(),
+        client_secret: "stand-in-client-secret".into(),
+        token_lifetime_s: 1_799,
+    };
+    printed["oauth"] =
+        serde_json::json!({"client_id": oauth.client_id, "client_secret": oauth.client_secret});
+    config.servicenow.oauth = Some(oauth);
     if let Some(port) = std::env::args().nth(1) {
         config.port = port.parse()?;
     }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::{model::Answerer, slack::SlackConfig};
+use crate::{model::Answerer, servicenow::oauth::OauthConfig, slack::SlackConfig};
 
 /// The time, in milliseconds UTC. Injected, so that a test's records carry the times that the test chose.
 pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
@@ -38,7 +38,7 @@ pub struct Person {
 }
 
 /// How the ServiceNow stand-in is set up.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ServiceNowConfig {
     /// The instance name that webhooks carry.
     pub instance: String,
@@ -57,6 +57,8 @@ pub struct ServiceNowConfig {
     /// The system property `glide.invalid_query.returns_no_rows`. False, the vendor's default: a condition
     /// on an unknown field is ignored, and the query may return every row.
     pub invalid_query_returns_no_rows: bool,
+    /// A client that may fetch tokens; without one the instance grants none.
+    pub oauth: Option<OauthConfig>,
 }
 
 /// How the model stand-in is set up.
@@ -117,6 +119,7 @@ impl Config {
                 people: vec![person("beth.anglin", "Beth Anglin"), person("service.desk", "Service Desk")],
                 protected_fields: Vec::new(),
                 invalid_query_returns_no_rows: false,
+                oauth: None,
             },
             model: ModelConfig {
                 name: "stand-in".into(),

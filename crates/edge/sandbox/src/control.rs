@@ -9,6 +9,8 @@
 //! | `GET /_sandbox/effects` | counts, duplicates, requests, the models' work; with `list=true` also effects, 500 from `offset` |
 //! | `POST /_sandbox/incidents` | seeds an incident: 201 with `sys_id` and `number` |
 //! | `PATCH /_sandbox/incidents/{sys_id}` | edits it as a person: 204 |
+//! | `POST /_sandbox/credentials` | another `password` (with `keep_previous` beside the old one) or `client_secret`: 204 |
+//! | `DELETE /_sandbox/tokens` | revokes every OAuth token: 204 |
 //! | `POST /_sandbox/webhooks` | the parts of a signed webhook, for the caller to send |
 //! | `GET /_sandbox/slack` | Slack's messages and counts |
 //! | `POST /_sandbox/slack/clicks` | the parts of a signed callback, for the caller to send |
@@ -49,6 +51,15 @@ struct Edit {
     fields: Map<String, Value>,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewCredentials {
+    password: Option<String>,
+    #[serde(default)]
+    keep_previous: bool,
+    client_secret: Option<String>,
+}
+
 /// Answers a request to `/_sandbox/`.
 pub(crate) fn handle(stage: &Stage, call: &Call) -> Reply {
     if call.authorization("bearer") != Some(&stage.config.credentials.control_token) {
@@ -67,6 +78,23 @@ pub(crate) fn handle(stage: &Stage, call: &Call) -> Reply {
             let incident = stage.incident_seed(&seed).map_err(refused)?;
             Ok(Reply::json(201, &json!(incident)))
         }),
+        (&Method::POST, "/credentials") => read::<NewCredentials>(call).and_then(|new| {
+            if [&new.password, &new.client_secret].into_iter().flatten().any(|secret| secret.is_empty()) {
+                return Err(problem(400, "a credential is not empty"));
+            }
+            let mut entry = stage.entry.lock();
+            if let Some(password) = &new.password {
+                entry.password_set(password, new.keep_previous);
+            }
+            if let Some(secret) = &new.client_secret {
+                entry.client_secret_set(secret);
+            }
+            Ok(Reply::empty(204))
+        }),
+        (&Method::DELETE, "/tokens") => {
+            stage.entry.lock().tokens_revoke();
+            Ok(Reply::empty(204))
+        }
         (&Method::POST, "/webhooks") => read::<WebhookAsk>(call).and_then(|ask| {
             let webhook = stage.incident_webhook(&ask.sys_id, ask.event).map_err(refused)?;
             Ok(Reply::json(200, &json!(webhook)))
@@ -108,6 +136,7 @@ fn effects(stage: &Stage, call: &Call) -> Reply {
         "duplicates": duplicates,
         "effects_duplicated": duplicates.total(),
         "requests": stage.requests(),
+        "tokens": stage.token_counts(),
         "model_work": stage.model_work(),
     });
     if call.flag("list") {

@@ -55,6 +55,7 @@ pub use crate::{
     faults::{Fault, FaultCount, FaultError, FaultRule, MAX_FAULT_RULES, MAX_HUGE_BODY_BYTES},
     model::{Answerer, ModelAnswer, UNKNOWN_GROUP, keyword_answer},
     server::{MAX_CONNECTIONS, MAX_REQUEST_BYTES},
+    servicenow::oauth::{MAX_TOKENS, OauthConfig, TOKEN_PATH, TokenCounts},
     servicenow::world::{MAX_JOURNAL_ENTRIES, MAX_RECORDS, MAX_STATE_BYTES},
     slack::{API_PATH as SLACK_API_PATH, SlackCallback, SlackClick, SlackConfig, SlackCounts, SlackMessage},
     webhook::{Webhook, WebhookEvent},
@@ -303,6 +304,26 @@ impl Sandbox {
     /// What the model stand-ins have answered, whether or not it arrived.
     pub fn model_work(&self) -> ModelWork {
         self.stage.model_work()
+    }
+
+    /// Changes the integration user's password. With `keep_previous` the one before goes on being accepted.
+    pub fn password_set(&self, password: &str, keep_previous: bool) {
+        self.stage.entry.lock().password_set(password, keep_previous);
+    }
+
+    /// Changes the OAuth client's secret. Tokens that were issued stay good.
+    pub fn client_secret_set(&self, secret: &str) {
+        self.stage.entry.lock().client_secret_set(secret);
+    }
+
+    /// Revokes every OAuth token, whenever it would have expired.
+    pub fn tokens_revoke(&self) {
+        self.stage.entry.lock().tokens_revoke();
+    }
+
+    /// What the token endpoint has answered.
+    pub fn token_counts(&self) -> TokenCounts {
+        self.stage.token_counts()
     }
 
     /// How many requests arrived.

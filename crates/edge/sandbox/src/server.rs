@@ -29,6 +29,7 @@ use crate::{
     effects::Service,
     exchange::{Call, Reply},
     faults::{DRIP_INTERVAL_MS, MAX_DRIPS},
+    servicenow::oauth::TOKEN_PATH,
     slack,
     stage::{Ending, Sending, Stage},
 };
@@ -155,7 +156,7 @@ async fn respond(
 }
 
 fn service_of(path: &str) -> Option<Service> {
-    if path.starts_with("/api/now/") {
+    if path.starts_with("/api/now/") || path == TOKEN_PATH {
         Some(Service::ServiceNow)
     } else if path.starts_with("/v1/") || path.starts_with("/openai/") {
         Some(Service::Model)

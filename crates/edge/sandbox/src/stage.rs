@@ -17,6 +17,7 @@ use crate::{
     model,
     servicenow::{
         self,
+        oauth::{Entry, TOKEN_PATH, TokenCounts},
         schema::INCIDENT,
         world::{Refusal, World, Write, table_of},
     },
@@ -55,6 +56,7 @@ pub(crate) struct Stage {
     pub config: Config,
     pub base_url: String,
     pub world: Mutex<World>,
+    pub entry: Mutex<Entry>,
     pub slack: Mutex<SlackWorld>,
     pub faults: Mutex<FaultTable>,
     signer: Signer,
@@ -69,6 +71,7 @@ pub(crate) struct Stage {
 impl Stage {
     pub fn new(config: Config, base_url: String) -> Result<Stage, Error> {
         let secrets = &config.credentials;
+        let oauth = config.servicenow.oauth.as_ref();
         let empty = [
             &secrets.user_name,
             &secrets.password,
@@ -77,13 +80,16 @@ impl Stage {
             &secrets.control_token,
         ]
         .into_iter()
-        .any(|secret| secret.is_empty());
+        .any(|secret| secret.is_empty())
+            || oauth.is_some_and(|oauth| oauth.client_id.is_empty() || oauth.client_secret.is_empty());
+        let entry = Mutex::new(Entry::new(secrets.password.clone(), oauth));
         let signer = Signer::parse(&secrets.webhook_secret).filter(|_| !empty).ok_or(Error::Secret)?;
         let world = World::new(&config, (config.clock)())?;
         Ok(Stage {
             config,
             base_url,
             world: Mutex::new(world),
+            entry,
             slack: Mutex::default(),
             faults: Mutex::new(FaultTable::default()),
             signer,
@@ -109,6 +115,11 @@ impl Stage {
         }
     }
 
+    /// What the token endpoint has answered.
+    pub fn token_counts(&self) -> TokenCounts {
+        self.entry.lock().counts()
+    }
+
     /// What the models have answered, whether or not it arrived.
     pub fn model_work(&self) -> ModelWork {
         *self.model_work.lock()
@@ -124,8 +135,14 @@ impl Stage {
                 return Sending::Reply(slack::refused(word));
             }
         }
+        let tokens = service == Service::ServiceNow && call.path == TOKEN_PATH;
         let (known, counter) = match service {
-            Service::ServiceNow => (servicenow::authenticated(call, secrets), &self.servicenow),
+            // Whoever fetches a token says in the form who they are.
+            Service::ServiceNow if tokens => (true, &self.servicenow),
+            Service::ServiceNow => {
+                let known = servicenow::authenticated(call, secrets, &self.entry.lock(), self.now_ms());
+                (known, &self.servicenow)
+            }
             Service::Model => (model::authenticated(call, &secrets.model_key), &self.model),
             // Looked at above: what it answers depends on what was wrong.
             Service::Slack => (true, &self.slack_calls),
@@ -141,6 +158,9 @@ impl Stage {
         let nth = counter.fetch_add(1, Ordering::Relaxed) + 1;
         let fault = self.faults.lock().strike(service, call);
         let apply = || match service {
+            Service::ServiceNow if tokens => {
+                self.entry.lock().issue(self.config.servicenow.oauth.as_ref(), call, self.now_ms())
+            }
             Service::ServiceNow => self.servicenow(call, fault.as_ref()),
             Service::Model => self.model(call, nth, fault.as_ref()),
             Service::Slack => match &self.config.slack {

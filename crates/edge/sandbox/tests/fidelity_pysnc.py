@@ -19,6 +19,7 @@ import traceback
 try:
     import requests
     from pysnc import ServiceNowClient
+    from pysnc.auth import ServiceNowClientCredentialsFlow
     from pysnc.exceptions import AuthenticationException, RequestException, RoleException
     from requests.adapters import HTTPAdapter
     from urllib3.util import Retry
@@ -35,6 +36,17 @@ class PlainLoopback(HTTPAdapter):
             raise RuntimeError(f"not on loopback: {request.url}")
         request.url = "http://127.0.0.1:" + request.url[len(prefix):]
         return super().send(request, **options)
+
+
+class PlainTokens(ServiceNowClientCredentialsFlow):
+    """The client's own flow; only the scheme of its token URL, which it fetches outside the session, is plain."""
+
+    def authorization_url(self, authorization_base_url):
+        url = super().authorization_url(authorization_base_url)
+        prefix = "https://127.0.0.1:"
+        if not url.startswith(prefix):
+            raise RuntimeError(f"not on loopback: {url}")
+        return "http://127.0.0.1:" + url[len(prefix):]
 
 
 class Stage:
@@ -279,6 +291,33 @@ def errors(stage):
         assert "Invalid table" in str(error), error
 
 
+def oauth(stage):
+    known = stage.credentials["oauth"]
+    flow = PlainTokens(known["client_id"], known["client_secret"])
+    client = stage.client(flow)
+    assert client.GlideRecord("incident").get("number", "INC0010001"), "read with a token"
+    record = inserted(client, short_description="Fidelity: by token")
+    expect(record.get_display_value("opened_by"), "Integration User", "the token is the integration user's")
+    issued = stage.control("GET", "effects")["tokens"]["issued"]
+    assert client.GlideRecord("incident").get("number", "INC0010001"), "read again"
+    expect(stage.control("GET", "effects")["tokens"]["issued"], issued, "one token for many calls")
+    # Revoked early, nobody tells the client: its next call is a 401.
+    stage.control("DELETE", "tokens")
+    try:
+        client.GlideRecord("incident").query()
+        raise AssertionError("a revoked token is served")
+    except AuthenticationException:
+        pass
+    assert stage.client(PlainTokens(known["client_id"], known["client_secret"])), "a new one is issued"
+    for wrong in [("nobody", known["client_secret"]), (known["client_id"], "wrong")]:
+        try:
+            stage.client(PlainTokens(*wrong))
+        except AuthenticationException as error:
+            assert "401" in str(error) and "Invalid client" in str(error), error
+            continue
+        raise AssertionError(f"{wrong[0]} gets a token")
+
+
 def faults(stage):
     client = stage.client()
     # The client's own retries get over a rate limit on a read.
@@ -302,7 +341,7 @@ def faults(stage):
     expect(len(journal), 1, "the note is there, once")
 
 
-CHECKS = [crud, custom_sys_id, queries, paging, display_values, work_notes, batches, silent_losses, errors, faults]
+CHECKS = [crud, custom_sys_id, queries, paging, display_values, work_notes, batches, silent_losses, errors, oauth, faults]
 
 
 def main(arguments):

@@ -136,7 +136,7 @@ pub fn of_reply(action: &Action, params: &Map<String, Value>, reply: &Reply) -> 
 
 /// `Retry-After` in seconds or as a date (RFC 9110 §10.2.3), capped. A date is taken against the reply's own, so that it
 /// does not matter whose clock is right.
-fn retry_after_ms(reply: &Reply) -> Option<i64> {
+pub(crate) fn retry_after_ms(reply: &Reply) -> Option<i64> {
     let header = |name: &str| Some(reply.headers.get(name)?.to_str().ok()?.trim());
     let asked = header("retry-after")?;
     let wait_ms = match asked.parse::<i64>() {

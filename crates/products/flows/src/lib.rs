@@ -3,6 +3,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`workflow`] | what shall happen, as data: YAML, checked, versioned, pinned |
+//! | [`artifact`] | manifests and workflow versions as signed, pinned bytes |
 //! | [`connector`] | what an outside system can be asked to do, as data, and one request made of it |
 //! | [`effect`] | names of effects, and what may be believed about a call |
 //! | [`run`] | runs, the engine, and the acts by which a run reaches outside |
@@ -12,6 +13,7 @@
 //! No code of a tenant runs here: a workflow names steps, a template fills in values, a manifest says how an action looks
 //! on the wire. Whether a call may happen is never said here either; that is policy's, asked at each call.
 
+pub mod artifact;
 pub mod connector;
 pub mod effect;
 pub mod hook;
@@ -58,6 +60,9 @@ pub const CODES: &[(&str, &str)] = &[
     ("flows.params_invalid", "the parameters of a call do not fit the action's schema"),
     ("flows.template_failed", "a template of the workflow failed on this run's data"),
     ("flows.credential", "the credential of a connector could not be opened or used"),
+    ("flows.tool_changed", "the definition of a tool has changed and nobody has agreed to the change"),
+    ("flows.token_refused", "the system grants no token to the connector's client"),
+    ("flows.token_unavailable", "the system was asked for a token and gave no answer that can be used"),
     ("flows.base_url", "the address of a connector is not allowed any more"),
     ("flows.action_missing", "the connector version has no such action"),
     ("flows.pin_missing", "the workflow names a model pin that it does not have"),
@@ -85,9 +90,19 @@ pub const CODES: &[(&str, &str)] = &[
     ("flows.upstream_failed", "the other system failed"),
     ("flows.manifest_invalid", "the manifest of a connector is refused"),
     ("flows.workflow_invalid", "the workflow is refused"),
+    ("flows.workflow_retired", "the workflow has been retired and starts no runs"),
+    ("flows.login_address", "a connector's login is not kept when its address changes"),
     ("flows.trigger_full", "sixteen workflows are started by the event already"),
     ("flows.call_mismatch", "a call is not the one that its run is about to make"),
     ("flows.checkpoint_open", "a checkpoint is passed by people, never by itself"),
+    ("artifact.malformed", "a text is no signed artifact"),
+    ("artifact.unsigned", "an artifact bears no signature"),
+    ("artifact.key_unknown", "an artifact is signed by a key that the tenant does not know, or has revoked"),
+    ("artifact.signature", "an artifact's signature does not fit its bytes"),
+    ("artifact.altered", "the same name and version is known with other bytes"),
+    ("artifact.older", "an older version than the installed one is only installed if that is said"),
+    ("artifact.yanked", "the version has been yanked and is not installed anew"),
+    ("artifact.key_invalid", "a text is no Ed25519 public key"),
     ("hook.unknown", "there is no such hook, or it has no secret"),
     ("hook.headers", "a delivery lacks a header, or has one twice"),
     ("hook.stale", "a delivery's timestamp is more than five minutes off"),
@@ -98,9 +113,10 @@ pub const CODES: &[(&str, &str)] = &[
 
 /// The domain's table.
 pub fn domain(deps: Deps) -> Domain {
-    let engine = Arc::new(run::engine::Engine::new(deps.clone()));
+    let logins = Arc::new(connector::login::Logins::default());
+    let engine = Arc::new(run::engine::Engine::new(deps.clone(), logins.clone()));
     let joins = engine.clone();
-    let poller = Arc::new(connector::poll::Poller::new(deps.clone()));
+    let poller = Arc::new(connector::poll::Poller::new(deps.clone(), logins));
     Domain {
         name: "flows",
         kinds: &[
@@ -113,12 +129,19 @@ pub fn domain(deps: Deps) -> Domain {
             "flows.poll",
             "flows.connector",
             "flows.connector_version",
+            "flows.artifact",
+            "flows.artifact_key",
         ],
         facts: &[
             "flows.workflow.published",
             "flows.workflow.retired",
             "flows.connector.installed",
             "flows.connector.removed",
+            "flows.tool.approved",
+            "flows.artifact.published",
+            "flows.artifact.yanked",
+            "flows.artifact_key.registered",
+            "flows.artifact_key.revoked",
             "flows.event.ignored",
             "flows.poll.asked",
             "flows.poll.finished",
@@ -145,7 +168,8 @@ pub fn domain(deps: Deps) -> Domain {
             run::verbs::verbs(),
             run::gate::verbs(),
             run::breaker::verbs(),
-            workflow::verbs::verbs(),
+            workflow::verbs::verbs(&deps),
+            artifact::verbs::verbs(&deps),
             connector::verbs::verbs(&deps),
         ]
         .concat(),
@@ -156,6 +180,7 @@ pub fn domain(deps: Deps) -> Domain {
             hook::routes(&deps),
             workflow::routes::routes(),
             connector::routes::routes(),
+            artifact::routes::routes(),
         ]
         .concat(),
         jobs: vec![

@@ -1,8 +1,15 @@
 //! The resource `custody.secret`: a named, versioned, sealed value that connectors refer to.
 //!
 //! Others hold a [`CredentialRef`], `secret:<name>`, in their own records and facts; the value stays here. Putting a value
-//! under a name that exists makes a new version and replaces the sealed bytes, so the old value is gone. Revoking wipes the
-//! bytes and keeps the metadata, so that a fact that names the secret still leads somewhere.
+//! under a name that exists makes a new version. Revoking wipes the bytes and keeps the metadata, so that a fact that names
+//! the secret still leads somewhere.
+//!
+//! A password is changed in two places, here and in the other system, and never at the same instant. Whichever is first,
+//! for a while the one that is newest here is not the one that is accepted there. So the version before goes on being
+//! openable for a bounded overlap, [`OVERLAP_MS`] unless the put says otherwise, or until somebody retires it: whoever
+//! makes calls tries the newest, and if it is turned away the one before, once. A value that is known to have leaked is
+//! put with an overlap of nothing. A version whose overlap is over does not open any more; its sealed bytes go with the
+//! next change of the secret.
 //!
 //! The value is a secret argument of its verb: it enters no policy input, no side row, no approval and no fact. An act with
 //! secret arguments cannot wait for approval, because it would have to be stored while it waits.
@@ -29,6 +36,24 @@ pub const NAME_BYTES_MAX: usize = 60;
 /// Longest purpose, in bytes.
 pub const PURPOSE_BYTES_MAX: usize = 200;
 
+/// How long the version before stays openable, in milliseconds, where the put does not say.
+pub const OVERLAP_MS: i64 = 600_000;
+/// Longest overlap that a put may ask for: a day.
+pub const OVERLAP_MS_MAX: i64 = 86_400_000;
+
+/// The version before the newest, at rest.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+pub struct Previous {
+    /// Its number.
+    pub version: u64,
+    /// The sealed value, base64.
+    pub sealed: String,
+    /// The key-encryption key it was sealed under.
+    pub key_id: String,
+    /// Until when it opens, milliseconds UTC, exclusive.
+    pub until_ms: i64,
+}
+
 /// A secret at rest.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct SecretDoc {
@@ -50,6 +75,9 @@ pub struct SecretDoc {
     pub stored_by: Id,
     /// When it was revoked.
     pub revoked_at_ms: Option<i64>,
+    /// The version before, while both may be used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<Previous>,
 }
 
 impl Document for SecretDoc {
@@ -161,22 +189,42 @@ impl Coded for CustodyError {
     }
 }
 
-/// Opens the secret that `reference` names.
+/// The versions of a secret that may be used now.
+pub struct Opened {
+    /// Number of the newest version.
+    pub version: u64,
+    /// Its value.
+    pub secret: Secret,
+    /// The version before and its value, during an overlap.
+    pub previous: Option<(u64, Secret)>,
+}
+
+/// Opens the secret that `reference` names: the newest version, and the one before if its overlap is not over.
 pub(crate) async fn open(
     keyring: &Keyring,
     store: &Store,
     tenant: &TenantId,
     reference: &CredentialRef,
-) -> Result<Secret, CustodyError> {
+    now_ms: Option<i64>,
+) -> Result<Opened, CustodyError> {
     let row =
         store.record(tenant, SecretDoc::KIND, reference.record()).await?.ok_or(CustodyError::Missing)?;
     let doc = store::decode::<SecretDoc>(&row)?.doc;
     if doc.revoked_at_ms.is_some() {
         return Err(CustodyError::Revoked);
     }
-    let sealed = BASE64.decode(&doc.sealed).map_err(|_| CustodyError::Damaged)?;
-    let place = Place { tenant, record: reference.record(), version: doc.version };
-    keyring.unseal(place, &doc.key_id, &sealed).map_err(|_| CustodyError::Damaged)
+    let unseal = |version: u64, key_id: &str, sealed: &str| {
+        let sealed = BASE64.decode(sealed).map_err(|_| CustodyError::Damaged)?;
+        let place = Place { tenant, record: reference.record(), version };
+        keyring.unseal(place, key_id, &sealed).map_err(|_| CustodyError::Damaged)
+    };
+    let secret = unseal(doc.version, &doc.key_id, &doc.sealed)?;
+    let before = doc.previous.filter(|before| now_ms.is_some_and(|now_ms| now_ms < before.until_ms));
+    // One before that does not open is no reason to withhold the newest.
+    let previous = before.and_then(|before| {
+        Some((before.version, unseal(before.version, &before.key_id, &before.sealed).ok()?))
+    });
+    Ok(Opened { version: doc.version, secret, previous })
 }
 
 /// Arguments of `custody.secret.put`.
@@ -191,6 +239,9 @@ pub struct Put {
     #[serde(deserialize_with = "value")]
     #[schemars(with = "String", extend("writeOnly" = true))]
     pub value: Secret,
+    /// How long the version before may still be used, in milliseconds, at most a day; ten minutes if not given. 0: not at
+    /// all, for a value that is known to others.
+    pub overlap_ms: Option<i64>,
 }
 
 /// Reads a secret value. Anything but a text is refused in words of our own: the deserialiser's error would quote it.
@@ -199,6 +250,14 @@ fn value<'de, D: Deserializer<'de>>(from: D) -> Result<Secret, D::Error> {
         Value::String(text) => Ok(Secret::new(text.into_bytes())),
         _ => Err(serde::de::Error::custom("value is a text")),
     }
+}
+
+/// Arguments of `custody.secret.retire`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Retire {
+    /// The secret's name.
+    pub name: String,
 }
 
 /// Arguments of `custody.secret.revoke`.
@@ -213,7 +272,7 @@ fn invalid(message: &str) -> Fault {
     Fault::invalid("custody.secret_invalid", message)
 }
 
-fn put_args(args: &Value) -> Result<(Id, String, Secret), Fault> {
+fn put_args(args: &Value) -> Result<(Id, Put), Fault> {
     let args: Put = parse(args)?;
     let id = secret_id(&args.name).ok_or_else(|| {
         invalid("a secret's name is at most 60 lower-case letters, digits, dots and dashes, and begins with a letter or digit")
@@ -224,11 +283,19 @@ fn put_args(args: &Value) -> Result<(Id, String, Secret), Fault> {
     if args.value.expose().is_empty() || args.value.expose().len() > SECRET_BYTES_MAX {
         return Err(invalid("a value has 1 byte to 64 KiB"));
     }
-    Ok((id, args.purpose, args.value))
+    if args.overlap_ms.is_some_and(|overlap_ms| !(0..=OVERLAP_MS_MAX).contains(&overlap_ms)) {
+        return Err(invalid("an overlap is 0 to 86400000 milliseconds"));
+    }
+    Ok((id, args))
 }
 
 fn revoke_args(args: &Value) -> Result<Id, Fault> {
     let args: Revoke = parse(args)?;
+    secret_id(&args.name).ok_or_else(|| Fault::not_found("secret"))
+}
+
+fn retire_args(args: &Value) -> Result<Id, Fault> {
+    let args: Retire = parse(args)?;
     secret_id(&args.name).ok_or_else(|| Fault::not_found("secret"))
 }
 
@@ -247,14 +314,14 @@ pub(crate) fn verbs(custody: &Custody) -> Vec<Verb> {
             can_wait: true,
             aim: Arc::new(|view, args, _| {
                 async move {
-                    let (id, purpose, _) = put_args(args)?;
+                    let (id, args) = put_args(args)?;
                     let version = view.get::<SecretDoc>(&id).await?.map_or(0, |stored| stored.version) + 1;
                     let mut target = Target::of(SecretDoc::KIND, &id);
                     target.attributes = json!({"name": secret_name(&id), "version": version});
                     target.preview = vec![
                         ("Store secret".into(), secret_name(&id).to_owned()),
                         ("Version".into(), version.to_string()),
-                        ("Purpose".into(), purpose),
+                        ("Purpose".into(), args.purpose),
                     ];
                     Ok(target)
                 }
@@ -263,28 +330,39 @@ pub(crate) fn verbs(custody: &Custody) -> Vec<Verb> {
             plan: Arc::new(move |view, args, stamp| {
                 let keyring = keyring.clone();
                 async move {
-                    let (id, purpose, value) = put_args(args)?;
+                    let (id, args) = put_args(args)?;
                     let stored = view.get::<SecretDoc>(&id).await?;
                     let version = stored.as_ref().map_or(0, |stored| stored.version) + 1;
                     let place = Place { tenant: &stamp.ctx.tenant, record: &id, version };
                     let mut entropy = stamp.ids.entropy();
-                    let (key_id, sealed) = keyring.seal(place, &value, &entropy);
+                    let (key_id, sealed) = keyring.seal(place, &args.value, &entropy);
                     entropy.zeroize();
+                    let overlap_ms = args.overlap_ms.unwrap_or(OVERLAP_MS);
+                    let before = stored.as_ref().filter(|before| before.revoked_at_ms.is_none() && overlap_ms > 0);
+                    let previous = before.map(|before| Previous {
+                        version: before.version,
+                        sealed: before.sealed.clone(),
+                        key_id: before.key_id.clone(),
+                        until_ms: stamp.at_ms.saturating_add(overlap_ms),
+                    });
+                    let until_ms = previous.as_ref().map(|previous| previous.until_ms);
                     let doc = SecretDoc {
                         id: id.clone(),
                         version,
                         sealed: BASE64.encode(sealed),
                         key_id: key_id.clone(),
-                        purpose,
+                        purpose: args.purpose,
                         created_at_ms: stored.as_ref().map_or(stamp.at_ms, |stored| stored.created_at_ms),
                         stored_at_ms: stamp.at_ms,
                         stored_by: stamp.ctx.principal.id.clone(),
                         revoked_at_ms: None,
+                        previous,
                     };
-                    let mut plan = Plan {
-                        draft: stamp.draft(),
-                        outcome: json!({"secret": id, "credential": format!("secret:{}", secret_name(&id)), "version": version}),
-                    };
+                    let mut outcome = json!({"secret": id, "credential": format!("secret:{}", secret_name(&id)), "version": version});
+                    if let Some(until_ms) = until_ms {
+                        outcome["previous_until_ms"] = until_ms.into();
+                    }
+                    let mut plan = Plan { draft: stamp.draft(), outcome };
                     match &stored {
                         Some(stored) => plan.draft.put_if(stored, &doc),
                         None => plan.draft.put_new(&doc),
@@ -293,7 +371,53 @@ pub(crate) fn verbs(custody: &Custody) -> Vec<Verb> {
                         "custody.secret.stored",
                         &id,
                         (SecretDoc::KIND, &id),
-                        json!({"version": version, "key": key_id}),
+                        json!({"version": version, "key": key_id, "previous_until_ms": until_ms}),
+                    ));
+                    Ok(plan)
+                }
+                .boxed()
+            }),
+        },
+        Verb {
+            act: "custody.secret.retire",
+            summary: "Ends the overlap of a secret: its version before is used no more, and wiped",
+            args: || schemars::schema_for!(Retire).into(),
+            writes: &["custody.secret"],
+            facts: &["custody.secret.retired"],
+            secret_args: &[],
+            on_closed: None,
+            can_wait: true,
+            aim: Arc::new(|view, args, _| {
+                async move {
+                    let id = retire_args(args)?;
+                    let doc = view.get::<SecretDoc>(&id).await?.ok_or_else(|| Fault::not_found("secret"))?;
+                    let mut target = Target::of(SecretDoc::KIND, &id);
+                    target.attributes = json!({"name": secret_name(&id), "version": doc.version});
+                    target.preview =
+                        vec![("Retire the version before of".into(), secret_name(&id).to_owned())];
+                    Ok(target)
+                }
+                .boxed()
+            }),
+            plan: Arc::new(|view, args, stamp| {
+                async move {
+                    let id = retire_args(args)?;
+                    let stored =
+                        view.get::<SecretDoc>(&id).await?.ok_or_else(|| Fault::not_found("secret"))?;
+                    let Some(before) = &stored.previous else {
+                        return Err(Fault::conflict(
+                            "request.state",
+                            "the secret has no version before that is kept",
+                        ));
+                    };
+                    let doc = SecretDoc { previous: None, ..stored.doc.clone() };
+                    let outcome = json!({"secret": id, "version": doc.version, "retired": before.version});
+                    let mut plan = Plan { draft: stamp.draft(), outcome: outcome.clone() };
+                    plan.draft.put_if(&stored, &doc).fact(stamp.fact(
+                        "custody.secret.retired",
+                        &id,
+                        (SecretDoc::KIND, &id),
+                        json!({"version": doc.version, "retired": before.version}),
                     ));
                     Ok(plan)
                 }
@@ -330,6 +454,7 @@ pub(crate) fn verbs(custody: &Custody) -> Vec<Verb> {
                     }
                     let doc = SecretDoc {
                         sealed: String::new(),
+                        previous: None,
                         revoked_at_ms: Some(stamp.at_ms),
                         ..stored.doc.clone()
                     };
@@ -357,6 +482,8 @@ fn shown(doc: &SecretDoc) -> Value {
         "name": secret_name(&doc.id), "credential": format!("secret:{}", secret_name(&doc.id)),
         "version": doc.version, "purpose": doc.purpose, "key": doc.key_id, "created_at_ms": doc.created_at_ms,
         "stored_at_ms": doc.stored_at_ms, "stored_by": doc.stored_by, "revoked_at_ms": doc.revoked_at_ms,
+        "previous_version": doc.previous.as_ref().map(|before| before.version),
+        "previous_until_ms": doc.previous.as_ref().map(|before| before.until_ms),
     })
 }
 
@@ -370,6 +497,15 @@ pub(crate) fn routes() -> Vec<Route> {
             summary: "Store a secret, or a new version of one",
             auth: Auth::Principal,
             call: Call::Verb("custody.secret.put"),
+            query: &[],
+        },
+        Route {
+            method: Method::Post,
+            path: "/v1/secrets/{name}/retire",
+            operation: "secret_retire",
+            summary: "End a secret's overlap: its version before is used no more",
+            auth: Auth::Principal,
+            call: Call::Verb("custody.secret.retire"),
             query: &[],
         },
         Route {

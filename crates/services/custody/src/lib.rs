@@ -29,7 +29,7 @@ pub mod keyring;
 pub mod seal;
 pub mod secret;
 
-pub use credential::{CredentialRef, CustodyError};
+pub use credential::{CredentialRef, CustodyError, Opened};
 pub use keyring::{Keyring, KeyringError};
 pub use seal::Place;
 pub use secret::Secret;
@@ -83,7 +83,21 @@ impl Custody {
         tenant: &TenantId,
         reference: &CredentialRef,
     ) -> Result<Secret, CustodyError> {
-        credential::open(&self.keyring, store, tenant, reference).await
+        credential::open(&self.keyring, store, tenant, reference, None).await.map(|opened| opened.secret)
+    }
+
+    /// Opens every version of a secret that may be used at `now_ms`: the newest, and during an overlap the one before.
+    ///
+    /// # Errors
+    /// As [`Custody::open`].
+    pub async fn open_versions(
+        &self,
+        store: &Store,
+        tenant: &TenantId,
+        reference: &CredentialRef,
+        now_ms: i64,
+    ) -> Result<Opened, CustodyError> {
+        credential::open(&self.keyring, store, tenant, reference, Some(now_ms)).await
     }
 
     /// Seals a value for a record of another domain, which keeps it and the key's id: for a secret that has no life of its
@@ -108,7 +122,7 @@ pub fn domain(custody: &Custody) -> Domain {
     Domain {
         name: "custody",
         kinds: &["custody.secret"],
-        facts: &["custody.secret.stored", "custody.secret.revoked"],
+        facts: &["custody.secret.stored", "custody.secret.retired", "custody.secret.revoked"],
         verbs: credential::verbs(custody),
         routes: credential::routes(),
         jobs: Vec::new(),

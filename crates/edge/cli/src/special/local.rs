@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use cli::furnish::{self, credentials, sandbox_clock};
 use kernel::hex;
-use sandbox::{IncidentSeed, ModelAnswer, Sandbox};
+use sandbox::{IncidentSeed, ModelAnswer, OauthConfig, Sandbox};
 use serde_json::{Value, json};
 use server::{Config, telemetry};
 use std::io::{self, IsTerminal as _};
@@ -21,6 +21,8 @@ use tracing_subscriber::{EnvFilter, filter};
 
 /// Says what the log shows, as `tracing-subscriber` reads it; `info` where it is not set.
 const LOG: &str = "WRIT_LOG";
+/// How long the stand-in's tokens live, in seconds: as on a fresh instance.
+const TOKEN_LIFETIME_S: u32 = 1_799;
 
 /// What the log shows.
 pub fn log_filter() -> EnvFilter {
@@ -242,8 +244,14 @@ fn origin(name: &str, written: &toml::Table, file: Option<&Path>) -> String {
 /// `writ sandbox`.
 pub async fn sandbox(port: u16) -> Result<(), Failure> {
     let (credentials, workspace) = (credentials(), furnish::workspace(&["dana", "ravi", "guest"]));
+    let oauth = OauthConfig {
+        client_id: "writ".into(),
+        client_secret: hex::encode(&SystemIds.entropy()),
+        token_lifetime_s: TOKEN_LIFETIME_S,
+    };
     let printed = json!({
         "user_name": credentials.user_name, "password": credentials.password, "bearer_token": credentials.bearer_token,
+        "oauth_client_id": oauth.client_id, "oauth_client_secret": oauth.client_secret,
         "model_key": credentials.model_key, "webhook_secret": credentials.webhook_secret,
         "control_token": credentials.control_token,
         "slack": {
@@ -253,6 +261,7 @@ pub async fn sandbox(port: u16) -> Result<(), Failure> {
         },
     });
     let mut config = sandbox::Config::new(sandbox_clock(), credentials);
+    config.servicenow.oauth = Some(oauth);
     config.port = port;
     config.slack = Some(workspace);
     // Started again, it has other incidents, though they look the same.

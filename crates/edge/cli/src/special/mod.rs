@@ -1,5 +1,6 @@
 //! Commands that are no single API call, and the few calls that need something done before or after.
 
+mod artifact;
 pub mod demo;
 mod doctor;
 mod events;
@@ -86,6 +87,7 @@ pub fn joining(noun: &str) -> Vec<Command> {
     match noun {
         "policy" => policy::commands(),
         "workflow" => workflow::commands(),
+        "artifact" => artifact::commands(),
         _ => Vec::new(),
     }
 }
@@ -95,6 +97,7 @@ pub fn joined(noun: &str, verb: &str, matches: &ArgMatches, format: Format) -> O
     match noun {
         "policy" => policy::run(verb, matches, format),
         "workflow" => workflow::run(verb, matches, format),
+        "artifact" => artifact::run(verb, matches, format),
         _ => None,
     }
 }

@@ -367,6 +367,15 @@ impl Trial {
         // The stand-in's journal shows a note at once; a real one may take a while.
         let manifest = MANIFEST.replace("settle_ms: [3000, 30000]", "settle_ms: [10, 10]");
         assert_ne!(manifest, MANIFEST);
+        // Other bytes are another version.
+        let hasty = |text: &str| {
+            text.replace("version: \"1.0.0\"\ndescription: Inc", "version: \"1.0.0-hasty\"\ndescription: Inc")
+        };
+        let manifest = hasty(&manifest);
+        let pinned = "servicenow: {manifest: servicenow, version: \"1.0.0\"}";
+        let workflow =
+            WORKFLOW.replace(pinned, "servicenow: {manifest: servicenow, version: \"1.0.0-hasty\"}");
+        assert_ne!(workflow, WORKFLOW);
         let mut trial = Trial {
             folder: testkit::folder::fresh(),
             sandbox,
@@ -396,7 +405,7 @@ impl Trial {
         trial.approver = furnish::person(&admin, "approver", &["approver"], None).await.unwrap();
         let base_url = trial.sandbox.base_url().to_owned();
         trial.hook = furnish::servicenow(&admin, &manifest, &base_url, &secrets).await.unwrap();
-        furnish::workflow(&admin.with_key(trial.operator.clone()), WORKFLOW).await.unwrap();
+        furnish::workflow(&admin.with_key(trial.operator.clone()), &workflow).await.unwrap();
         let shown = furnish::call(&admin, Method::GET, "/v1/trust", None).await.unwrap().body;
         trial.trust = serde_json::from_value(shown["trust"].clone()).unwrap();
         fs::write(trial.folder.path().join("trust.json"), trial.trust.to_json()).unwrap();

@@ -24,6 +24,7 @@
 //! bound of its own is reached it answers 507, which the real service does not.
 
 mod batch;
+pub(crate) mod oauth;
 pub(crate) mod query;
 mod render;
 pub(crate) mod schema;
@@ -35,6 +36,7 @@ use serde_json::{Map, Value, json};
 use url::form_urlencoded;
 
 use self::{
+    oauth::Entry,
     query::{Query, compare},
     render::View,
     schema::Table,
@@ -63,11 +65,15 @@ pub(crate) struct Context<'a> {
 }
 
 /// Whether the caller is the integration user, by password or by token.
-pub(crate) fn authenticated(call: &Call, credentials: &Credentials) -> bool {
-    let basic = format!("{}:{}", credentials.user_name, credentials.password);
+pub(crate) fn authenticated(call: &Call, credentials: &Credentials, entry: &Entry, at_ms: i64) -> bool {
     let given = call.authorization("basic").and_then(|text| STANDARD.decode(text).ok());
-    given.is_some_and(|given| given == basic.as_bytes())
-        || call.authorization("bearer").is_some_and(|token| token == credentials.bearer_token)
+    let given = given.and_then(|given| String::from_utf8(given).ok());
+    let by_password = given
+        .as_deref()
+        .and_then(|given| given.split_once(':'))
+        .is_some_and(|(user, password)| user == credentials.user_name && entry.password_known(password));
+    let by_token = |token: &str| token == credentials.bearer_token || entry.token_known(token, at_ms);
+    by_password || call.authorization("bearer").is_some_and(by_token)
 }
 
 /// 401, as the instance words it.

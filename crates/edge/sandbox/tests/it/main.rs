@@ -5,6 +5,7 @@ mod control;
 mod effects;
 mod faults;
 mod model;
+mod oauth;
 mod play;
 mod servicenow;
 mod slack;

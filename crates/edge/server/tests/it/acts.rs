@@ -306,6 +306,17 @@ pub const EXAMPLES: &[(&str, Prepare)] = &[
         }
         .boxed()
     }),
+    ("custody.secret.retire", |world| {
+        async {
+            let name = world.unused("turned").replace(' ', "-");
+            for value in ["canary-value-4711", "canary-value-4712"] {
+                let put = json!({"name": name, "purpose": "a test", "value": value});
+                carry_out(world, "custody.secret.put", &by_admin(world, put)).send().await.ok();
+            }
+            by_admin(world, json!({"name": name}))
+        }
+        .boxed()
+    }),
     ("custody.secret.revoke", |world| {
         async {
             let put = json!({"name": "old", "purpose": "a test", "value": "canary-value-4711"});
@@ -340,6 +351,45 @@ pub const EXAMPLES: &[(&str, Prepare)] = &[
             let name = world.unused("example").replace(' ', "-");
             let manifest = include_str!("../../../../../contracts/connectors/http.yaml");
             by_admin(world, json!({"name": name, "manifest": manifest, "base_url": "https://api.example"}))
+        }
+        .boxed()
+    }),
+    ("flows.artifact.publish", |world| {
+        async { by_admin(world, json!({"manifest": offered(world)})) }.boxed()
+    }),
+    ("flows.artifact.yank", |world| {
+        async {
+            let publish = by_admin(world, json!({"manifest": offered(world)}));
+            let done = carry_out(world, "flows.artifact.publish", &publish).send().await.ok();
+            by_admin(world, json!({"artifact": done["artifact"], "reason": "an example"}))
+        }
+        .boxed()
+    }),
+    ("flows.artifact_key.register", |world| {
+        async { by_admin(world, json!({"name": "example", "public_key": artifact_key()})) }.boxed()
+    }),
+    ("flows.artifact_key.revoke", |world| {
+        async {
+            let register = by_admin(world, json!({"name": "example", "public_key": artifact_key()}));
+            let done = carry_out(world, "flows.artifact_key.register", &register).send().await.ok();
+            by_admin(world, json!({"artifact_key": done["artifact_key"]}))
+        }
+        .boxed()
+    }),
+    ("flows.tool.approve", |world| {
+        async {
+            let name = world.unused("retold").replace(' ', "-");
+            let manifest = include_str!("../../../../../contracts/connectors/http.yaml");
+            let told =
+                manifest.replace("Read a resource", "Read any resource").replace("\"1.0.0\"", "\"1.0.1\"");
+            for manifest in [manifest, &told] {
+                let install = json!({"name": name, "manifest": manifest, "base_url": "https://api.example"});
+                carry_out(world, "flows.connector.install", &by_admin(world, install)).send().await.ok();
+            }
+            let shown = world.admin(Method::Get, &format!("/v1/connectors/{name}")).send().await.ok();
+            let changed =
+                shown["tools"].as_array().unwrap().iter().find(|tool| tool["state"] == "changed").unwrap();
+            by_admin(world, json!({"connector": name, "action": "get", "definition": changed["definition"]}))
         }
         .boxed()
     }),
@@ -414,6 +464,20 @@ async fn signer(world: &World, entropy: &[u8; 32]) -> Signer {
     let answer = carry_out(world, "governor.policy_key.register", &register).send().await;
     assert!([200, 409].contains(&answer.status), "{}", answer.text());
     signer
+}
+
+/// A manifest that nobody has published.
+fn offered(world: &World) -> String {
+    let version = world.unused("v").replace(' ', "");
+    include_str!("../../../../../contracts/connectors/http.yaml")
+        .replace("\"1.0.0\"", &format!("\"{version}\""))
+}
+
+/// A public key that signs artifacts, made for this once.
+fn artifact_key() -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let keys = custody::Keyring::open_or_create(&folder.path().join("keys"), &act::SystemIds, 1).unwrap();
+    BASE64.encode(keys.evidence_key().as_bytes())
 }
 
 /// A connector whose breaker is open.

@@ -8,6 +8,7 @@ mod desk;
 mod hostile;
 mod life;
 mod models;
+mod rotation;
 mod slack;
 mod support;
 mod table;

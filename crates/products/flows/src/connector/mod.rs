@@ -15,13 +15,16 @@
 //! | [`request`] | parameters in, one HTTP request out |
 //! | [`response`] | one HTTP reply in, an output or a reason out |
 //! | [`change`] | telling changes of others from our own, by their numbers |
+//! | [`login`] | who we are: passwords, and tokens that are fetched |
 //! | [`poll`] | asking a system for what has changed, beside what it says by itself |
+//! | [`tool`] | what people have agreed that each tool is |
 //! | [`record`] | installations and their versions, as kept |
 //!
-//! Rules for those who add to it: nothing here sends anything; a manifest can widen neither where a call goes nor what it
+//! Rules for those who add to it: nothing here calls an action ([`login`] fetches tokens, [`poll`] looks); a manifest can widen neither where a call goes nor what it
 //! carries beyond its parameters; values are data and are encoded for the place where they stand.
 
 pub mod change;
+pub mod login;
 pub mod manifest;
 pub mod placeholder;
 pub mod poll;
@@ -29,4 +32,5 @@ pub mod record;
 pub mod request;
 pub mod response;
 pub mod routes;
+pub mod tool;
 pub mod verbs;

@@ -22,10 +22,11 @@
 //! the pace of looks that fail. The place moves only when everything before it was handed on, so a process that dies asks again.
 
 use super::change;
+use super::login::Logins;
 use super::manifest::{Effect, Event, Manifest};
 use super::placeholder::{self, Values};
 use super::record::{Connector, Version, connector_id, version_id};
-use super::request;
+use super::{request, tool};
 use crate::Deps;
 use crate::run::breaker::{Breaker, State, breaker_id};
 use crate::run::call::{self, Heard};
@@ -315,6 +316,7 @@ pub fn verb() -> Verb {
 /// Looks at systems.
 pub struct Poller {
     deps: Deps,
+    logins: Arc<Logins>,
 }
 
 /// What a look came to.
@@ -347,8 +349,8 @@ impl From<store::ReadError> for Halt {
 
 impl Poller {
     /// A poller.
-    pub fn new(deps: Deps) -> Poller {
-        Poller { deps }
+    pub fn new(deps: Deps, logins: Arc<Logins>) -> Poller {
+        Poller { deps, logins }
     }
 
     /// Carries out a `flows.poll` job.
@@ -456,6 +458,9 @@ impl Poller {
             let (Some(poll), Some(cursor)) = (&event.poll, polling.cursors.get_mut(event_name)) else {
                 continue;
             };
+            if let Some(action) = version.manifest.action(&poll.action) {
+                tool::check(connector, &version.manifest, &poll.action, action)?;
+            }
             let began_ms = harness.now_ms();
             // The page before, where only the offset has moved since.
             let mut before = None;
@@ -518,11 +523,8 @@ impl Poller {
         let params = filled.and_then(|params| params.as_object().cloned()).unwrap_or_default();
         let prepared = request::prepare(&version.manifest, action, &version.base_url, &params, "", "")
             .map_err(|_| halt("flows.params_invalid"))?;
-        let allow =
-            call::allowlist(version, &self.deps.private_hosts).ok_or_else(|| halt("flows.base_url"))?;
-        let credential = call::credential(&self.deps, tenant, version).await;
-        let egress = &self.deps.egress;
-        let (heard, _) = call::send(egress, allow, credential, action, &params, prepared, tenant).await;
+        let caller = call::Caller { deps: &self.deps, logins: &self.logins, tenant, version };
+        let (heard, _) = caller.send(caller.prove().await, action, &params, prepared).await;
         match heard {
             Heard::Done(output) => match output.get(&poll.items) {
                 Some(Value::Array(rows)) => Ok(rows.iter().take(PAGE_MAX).cloned().collect()),

@@ -6,11 +6,13 @@
 //! stops every run at its next call.
 
 use super::manifest::{Manifest, name_ok};
+use super::tool::Tool;
 use crate::workflow::parse::Problem;
 use custody::CredentialRef;
 use kernel::{Id, hex, json, sha256};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json as object};
+use std::collections::BTreeMap;
 use store::Document;
 use store::key::Key;
 
@@ -38,6 +40,26 @@ pub enum Login {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         user: Option<String>,
     },
+    /// A bearer token that is fetched with a client's secret (RFC 6749 §4.4).
+    OauthClientCredentials(OauthClient),
+}
+
+/// A client that fetches tokens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OauthClient {
+    /// Where tokens are fetched, below the base URL.
+    pub token_path: String,
+    /// The client.
+    pub client_id: String,
+    /// Its secret.
+    pub client_secret: CredentialRef,
+    /// The scope that is asked for, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<String>,
+    /// The user that the client acts as, to recognise its own changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
 }
 
 impl Login {
@@ -47,6 +69,17 @@ impl Login {
             Login::Nothing => None,
             Login::Basic { user, .. } => Some(user),
             Login::Bearer { user, .. } => user.as_deref(),
+            Login::OauthClientCredentials(client) => client.user.as_deref(),
+        }
+    }
+
+    /// How it proves who it is, in a word.
+    pub fn method(&self) -> &'static str {
+        match self {
+            Login::Nothing => "nothing",
+            Login::Basic { .. } => "basic",
+            Login::Bearer { .. } => "bearer",
+            Login::OauthClientCredentials(_) => "oauth_client_credentials",
         }
     }
 
@@ -56,6 +89,7 @@ impl Login {
             Login::Nothing => None,
             Login::Basic { password, .. } => Some(password),
             Login::Bearer { token, .. } => Some(token),
+            Login::OauthClientCredentials(client) => Some(&client.client_secret),
         }
     }
 }
@@ -138,6 +172,12 @@ pub struct Connector {
     pub installed_by: Id,
     /// When it was removed; removed ones are kept for what they were.
     pub removed_at_ms: Option<i64>,
+    /// Digest of its manifest, as the registry has it; none where it was installed before there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifact: Option<String>,
+    /// Its tools, as people have agreed to them; none where it was installed before that was remembered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tools: Option<BTreeMap<String, Tool>>,
 }
 
 /// Where events come in.
@@ -182,7 +222,7 @@ impl Connector {
     pub fn shown(&self) -> Value {
         object!({
             "connector": self.name(), "version": self.version, "manifest": self.manifest.0,
-            "manifest_version": self.manifest.1, "base_url": self.base_url,
+            "manifest_version": self.manifest.1, "artifact": self.artifact, "base_url": self.base_url,
             "hook": self.hook.as_ref().map(|hook| format!("/v1/hooks/{}", hook.id)),
             "poll_every_ms": self.poll_every_ms, "installed_at_ms": self.installed_at_ms, "installed_by": self.installed_by,
             "removed_at_ms": self.removed_at_ms,

@@ -1,6 +1,7 @@
 //! Looking at connectors and the tools they bring.
 
 use super::record::{Connector, Version, connector_id, version_id};
+use super::tool::{self, State, Tool};
 use crate::page;
 use act::{Auth, Call, Fault, Method, QueryCtx, Route};
 use futures::FutureExt as _;
@@ -30,13 +31,21 @@ async fn show(query: QueryCtx<'_>) -> Result<Value, Fault> {
     let version = version(&query, &connector).await?;
     let mut shown = connector.shown();
     shown["login"] = json!(version.login);
-    shown["tools"] = tools_of(&connector, &version).into();
+    let mut tools = tools_of(&connector, &version);
+    for tool in tools.iter_mut().filter(|tool| tool["state"] == json!(State::Changed)) {
+        let name = tool["action"].as_str().unwrap_or_default().to_owned();
+        tool["changes"] = json!(tool::changes(query.view, &connector, &name).await?);
+    }
+    shown["tools"] = tools.into();
     Ok(shown)
 }
 
 fn tools_of(connector: &Connector, version: &Version) -> Vec<Value> {
     let tool = |(name, action): (&String, &super::manifest::Action)| {
+        let known = connector.tools.as_ref().and_then(|tools| tools.get(name));
         json!({
+            "definition": tool::digest(&version.manifest, name, action),
+            "state": known.map_or(State::Approved, Tool::state),
             "tool": format!("{}.{name}", connector.name()), "connector": connector.name(), "action": name,
             "summary": action.summary, "effect": action.effect, "params": action.params, "writes": action.writes,
         })
@@ -85,6 +94,14 @@ pub fn routes() -> Vec<Route> {
             "connector_remove",
             "Remove a connector: every run stops at its next call of it",
             Call::Verb("flows.connector.remove"),
+            &[],
+        ),
+        row(
+            Method::Post,
+            "/v1/connectors/{connector}/tools/{action}/approve",
+            "tool_approve",
+            "Agree to the changed definition of a tool, so that it may be called again",
+            Call::Verb("flows.tool.approve"),
             &[],
         ),
         row(

@@ -172,11 +172,18 @@ async fn receive(deps: &Deps, hook: &str, raw: &[(String, String)], body: &[u8])
     };
     let now_ms = deps.harness.now_ms();
     // No usable secret, no deliveries: whoever sends learns no more than that.
-    let secret = deps.custody.open(store, &tenant, &receiving.secret).await.map_err(|error| match error {
+    let opened = deps.custody.open_versions(store, &tenant, &receiving.secret, now_ms).await;
+    let opened = opened.map_err(|error| match error {
         CustodyError::Read(error) => Fault::from(error),
         CustodyError::Missing | CustodyError::Revoked | CustodyError::Damaged => HookError::Unknown.into(),
     })?;
-    verify(secret.expose_text().unwrap_or_default(), &signed, body, now_ms)?;
+    // While a secret is being changed, the sender may still sign with the one before.
+    let with =
+        |secret: &custody::Secret| verify(secret.expose_text().unwrap_or_default(), &signed, body, now_ms);
+    match (with(&opened.secret), &opened.previous) {
+        (Err(HookError::Signature), Some((_, before))) => with(before)?,
+        (judged, _) => judged?,
+    }
     // Arguments of acts know no fractions; here they become text.
     let event = serde_json::from_slice(body).map(whole_numbers).map_err(|_| HookError::Body)?;
     let version_id = version_id(&connector.version).ok_or(HookError::Unknown)?;

@@ -7,22 +7,22 @@
 use super::RunDoc;
 use super::gate::{CallArgs, Hints};
 use crate::Deps;
+use crate::connector::login::{Logins, PROOF_MS_MAX, Proof, Unproven};
 use crate::connector::manifest::Action;
-use crate::connector::record::{self, Login, Version};
+use crate::connector::record::{self, Version};
 use crate::connector::request::{self, Prepared};
 use crate::effect::{self, Attempted, Retry};
 use crate::template::{self, Scope, TemplateError};
 use crate::workflow::model::ToolStep;
-use act::Fault;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
-use egress::{Allowlist, Egress, Request, Reuse, Rule, SecretHeader};
+use egress::{Allowlist, Request, Reuse, Rule, SecretHeader};
 use kernel::{TenantId, hex, sha256};
 use serde_json::{Map, Value, json};
 
 /// Longest duration of one request, in milliseconds: well within a lease, which is renewed just before.
 const REQUEST_MS_MAX: u64 = 20_000;
+/// Shortest time that is worth a second request.
+const REQUEST_MS_MIN: u64 = 1_000;
 /// Longest wait for the head of a reply.
 const FIRST_BYTE_MS_MAX: u64 = 15_000;
 
@@ -124,78 +124,114 @@ pub fn allowlist(version: &Version, private_hosts: &[String]) -> Option<Allowlis
     Allowlist::new(vec![rule]).ok()
 }
 
-/// Opens the credential of a version, for one request.
-pub async fn credential(
-    deps: &Deps,
-    tenant: &TenantId,
-    version: &Version,
-) -> Result<Option<SecretHeader>, Fault> {
-    let Some(reference) = version.login.credential() else { return Ok(None) };
-    let secret = deps.custody.open(deps.harness.store(), tenant, reference).await?;
-    let text = secret
-        .expose_text()
-        .ok_or_else(|| Fault::invalid("flows.credential", "the credential is no text"))?;
-    let header = match &version.login {
-        Login::Nothing => return Ok(None),
-        Login::Basic { user, .. } => {
-            let pair = zeroize::Zeroizing::new(format!("{user}:{text}"));
-            let value = zeroize::Zeroizing::new(format!("Basic {}", BASE64.encode(pair.as_bytes())));
-            SecretHeader::new("authorization", value.as_bytes().to_vec())
-        }
-        Login::Bearer { .. } => SecretHeader::bearer(text),
-    };
-    header
-        .map(Some)
-        .map_err(|_| Fault::invalid("flows.credential", "the credential cannot stand in a header"))
+/// From whom a call goes out, and where to.
+pub struct Caller<'a> {
+    /// What is needed of the house.
+    pub deps: &'a Deps,
+    /// Proves who we are.
+    pub logins: &'a Logins,
+    /// For whom.
+    pub tenant: &'a TenantId,
+    /// Where to.
+    pub version: &'a Version,
 }
 
-/// Sends a prepared request and makes sense of what comes back.
-pub async fn send(
-    egress: &Egress,
-    allow: Allowlist,
-    credential: Result<Option<SecretHeader>, Fault>,
-    action: &Action,
-    params: &Map<String, Value>,
-    prepared: Prepared,
-    tenant: &TenantId,
-) -> (Heard, Transcript) {
-    let code = || "flows.credential".to_owned();
-    let secret = match credential {
-        Ok(secret) => secret,
-        Err(fault) if fault.class.retryable() => {
-            return (Heard::Failed { code: code(), retry_after_ms: None }, Transcript::default());
-        }
-        Err(_) => return (Heard::Refused { code: code() }, Transcript::default()),
-    };
-    let asked = [prepared.url.as_bytes(), b"\n", &prepared.body].concat();
-    let mut said = json!({
-        "method": prepared.method.as_str(), "request": hex::encode(&sha256(&asked)), "request_bytes": prepared.body.len(),
-    });
-    let mut request = Request::new(prepared.method, prepared.url, allow);
-    request.headers = prepared.headers;
-    request.secrets.extend(secret);
-    request.body = Bytes::from(prepared.body);
-    request.limits.response_bytes = action.response.bytes_max;
-    request.limits.deadline_ms = REQUEST_MS_MAX;
-    request.limits.first_byte_ms = FIRST_BYTE_MS_MAX;
-    // A write has a connection of its own: one that is closed under our hands would leave it in doubt for nothing.
-    if action.effect == crate::connector::manifest::Effect::Read {
-        request.reuse = Reuse::Within(tenant.as_str().to_owned());
+impl Caller<'_> {
+    /// Proof of who we are, for [`Caller::send`]. Made before, because it may take a while.
+    pub async fn prove(&self) -> Result<Proof, Unproven> {
+        self.logins.prove(self.deps, self.tenant, self.version, &[]).await
     }
-    let attempted = match egress.send(request).await {
-        Err(error) => {
-            said["error"] = error.code().into();
-            effect::of_error(action.effect, &error)
+
+    /// Sends a prepared request and makes sense of what comes back. What is turned away for its proof is sent once more
+    /// with other proof, if there is any and there is time.
+    pub async fn send(
+        &self,
+        proof: Result<Proof, Unproven>,
+        action: &Action,
+        params: &Map<String, Value>,
+        prepared: Prepared,
+    ) -> (Heard, Transcript) {
+        let Some(allow) = allowlist(self.version, &self.deps.private_hosts) else {
+            return (Heard::Refused { code: "flows.base_url".to_owned() }, Transcript::default());
+        };
+        let Proof { header, made } = match proof {
+            Ok(proof) => proof,
+            Err(unproven) => return (unproven.into(), Transcript::default()),
+        };
+        let again = prepared.clone();
+        let first = (header, REQUEST_MS_MAX);
+        let (heard, mut said, took_ms) = self.once(allow.clone(), first, action, params, prepared).await;
+        let turned_away = matches!(&heard, Heard::Failed { code, .. } if code == "flows.unauthenticated");
+        let left_ms = REQUEST_MS_MAX.saturating_sub(took_ms).saturating_sub(PROOF_MS_MAX);
+        let Some(made) = made.filter(|_| turned_away && left_ms >= REQUEST_MS_MIN) else {
+            return (heard, Transcript(said));
+        };
+        // It had no effect: what is turned away at the door has not been looked at.
+        match self.logins.prove(self.deps, self.tenant, self.version, std::slice::from_ref(&made)).await {
+            Ok(Proof { header, made }) => {
+                let (heard, second, _) = self.once(allow, (header, left_ms), action, params, again).await;
+                let taken = !matches!(&heard, Heard::Failed { code, .. } if code == "flows.unauthenticated");
+                if let (Some(made), true) = (&made, taken) {
+                    self.logins.taken(self.deps, self.tenant, self.version, made);
+                }
+                said["again"] = second;
+                (heard, Transcript(said))
+            }
+            Err(Unproven::Exhausted) => (heard, Transcript(said)),
+            Err(unproven) => (unproven.into(), Transcript(said)),
         }
-        Ok(reply) => {
-            said["status"] = reply.status.as_u16().into();
-            said["reply"] = hex::encode(&sha256(&reply.body)).into();
-            said["reply_bytes"] = reply.body.len().into();
-            said["took_ms"] = reply.elapsed_ms.into();
-            effect::of_reply(action, params, &reply)
+    }
+
+    /// One request. What was heard, what is kept of it, and how long it took in milliseconds.
+    async fn once(
+        &self,
+        allow: Allowlist,
+        (secret, deadline_ms): (Option<SecretHeader>, u64),
+        action: &Action,
+        params: &Map<String, Value>,
+        prepared: Prepared,
+    ) -> (Heard, Value, u64) {
+        let asked = [prepared.url.as_bytes(), b"\n", &prepared.body].concat();
+        let mut said = json!({
+            "method": prepared.method.as_str(), "request": hex::encode(&sha256(&asked)), "request_bytes": prepared.body.len(),
+        });
+        let mut request = Request::new(prepared.method, prepared.url, allow);
+        request.headers = prepared.headers;
+        request.secrets.extend(secret);
+        request.body = Bytes::from(prepared.body);
+        request.limits.response_bytes = action.response.bytes_max;
+        request.limits.deadline_ms = deadline_ms;
+        request.limits.first_byte_ms = FIRST_BYTE_MS_MAX.min(deadline_ms);
+        // A write has a connection of its own: one that is closed under our hands would leave it in doubt for nothing.
+        if action.effect == crate::connector::manifest::Effect::Read {
+            request.reuse = Reuse::Within(self.tenant.as_str().to_owned());
         }
-    };
-    (attempted.into(), Transcript(said))
+        let (attempted, took_ms) = match self.deps.egress.send(request).await {
+            Err(error) => {
+                said["error"] = error.code().into();
+                (effect::of_error(action.effect, &error), deadline_ms)
+            }
+            Ok(reply) => {
+                said["status"] = reply.status.as_u16().into();
+                said["reply"] = hex::encode(&sha256(&reply.body)).into();
+                said["reply_bytes"] = reply.body.len().into();
+                said["took_ms"] = reply.elapsed_ms.into();
+                let took_ms = u64::try_from(reply.elapsed_ms).unwrap_or(0);
+                (effect::of_reply(action, params, &reply), took_ms)
+            }
+        };
+        (attempted.into(), said, took_ms)
+    }
+}
+
+impl From<Unproven> for Heard {
+    fn from(unproven: Unproven) -> Heard {
+        match unproven {
+            Unproven::Later(code, retry_after_ms) => Heard::Failed { code: code.to_owned(), retry_after_ms },
+            Unproven::Refused(code) => Heard::Refused { code: code.to_owned() },
+            Unproven::Exhausted => Heard::Refused { code: "flows.credential".to_owned() },
+        }
+    }
 }
 
 /// What a step tells policy and approvers, rendered.

@@ -25,6 +25,7 @@ use super::machine::{self, Then, Wait};
 use super::{CRASHES_MAX, Held, Outcome, Pending, RunDoc, RunError, STEP, Status, StepJob};
 use super::{signal, strand};
 use crate::connector::change;
+use crate::connector::login::Logins;
 use crate::connector::manifest::{Action, Effect};
 use crate::connector::placeholder::{self, Values};
 use crate::connector::record::Version;
@@ -40,6 +41,7 @@ use kernel::{Draft, Id, Lease, hex, json as canonical, sha256};
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 use store::{CommitError, Stored, View, crash};
 
@@ -51,6 +53,7 @@ const STEPS_PER_DRIVE_MAX: u32 = 200;
 /// Takes runs on.
 pub struct Engine {
     deps: Deps,
+    logins: Arc<Logins>,
     breakers: super::breaker::Counts,
 }
 
@@ -120,8 +123,8 @@ struct Bench<'a> {
 
 impl Engine {
     /// An engine.
-    pub fn new(deps: Deps) -> Engine {
-        Engine { deps, breakers: super::breaker::Counts::default() }
+    pub fn new(deps: Deps, logins: Arc<Logins>) -> Engine {
+        Engine { deps, logins, breakers: super::breaker::Counts::default() }
     }
 
     /// Drives the run of a lease until it rests.
@@ -473,15 +476,12 @@ impl Engine {
                 Ok(prepared) => prepared,
                 Err(_) => return refused("flows.params_invalid"),
             };
-        let Some(allow) = call::allowlist(version, &self.deps.private_hosts) else {
-            return refused("flows.base_url");
-        };
         let tenant = &bench.lease.tenant;
-        let credential = call::credential(&self.deps, tenant, version).await;
+        let caller = call::Caller { deps: &self.deps, logins: &self.logins, tenant, version };
+        let proof = caller.prove().await;
         // The last look at the lease: after this the outside world is touched.
         self.renew(bench.lease).await?;
-        let (heard, transcript) =
-            call::send(&self.deps.egress, allow, credential, judge, judged, prepared, tenant).await;
+        let (heard, transcript) = caller.send(proof, judge, judged, prepared).await;
         self.heard_of(bench, connector, &heard).await;
         Ok((heard, Some(transcript)))
     }

@@ -7,7 +7,7 @@
 use super::{Outcome, Pending, RunDoc, STEP, Status, call, machine, signal, strand};
 use crate::connector::manifest::{Action, Effect};
 use crate::connector::record::{Connector, Version, connector_id, version_id};
-use crate::connector::request;
+use crate::connector::{request, tool};
 use crate::template::Scope;
 use crate::workflow::model::{StepKind, Workflow};
 use crate::workflow::record::{Source, source_id};
@@ -160,6 +160,19 @@ pub(super) fn begin(plan: &mut Plan, stamp: &Stamp, run: &mut RunDoc, send: bool
     plan.draft.job(job, &STEP, stamp.at_ms, true, &json!({"run": run.id, "send": send}));
 }
 
+/// Whether the tool is what people have agreed to. Asked before every call that would have an effect or read something, and
+/// not before a look at what became of one.
+async fn agreed(view: &View, args: &Value) -> Result<(), Fault> {
+    let args: CallArgs = act::parse(args)?;
+    let run = run_read(view, &args.run).await?;
+    let version = connector_read(view, &run, &args.connector).await?;
+    let action = action_of(&version, &args.action)?;
+    let missing = || Fault::not_found("connector");
+    let id = connector_id(&args.connector).ok_or_else(missing)?;
+    let installed = view.get::<Connector>(&id).await?.ok_or_else(missing)?;
+    tool::check(&installed, &version.manifest, &args.action, action)
+}
+
 async fn aim(view: &View, args: &Value) -> Result<Target, Fault> {
     let args: CallArgs = act::parse(args)?;
     let run = run_read(view, &args.run).await?;
@@ -210,7 +223,13 @@ fn tool_call() -> Verb {
         secret_args: &[],
         on_closed: Some("flows.tool.close"),
         can_wait: true,
-        aim: Arc::new(|view, args, _| aim(view, args).boxed()),
+        aim: Arc::new(|view, args, _| {
+            async move {
+                agreed(view, args).await?;
+                aim(view, args).await
+            }
+            .boxed()
+        }),
         plan: Arc::new(|view, args, stamp| {
             async move {
                 let args: CallArgs = act::parse(args)?;

@@ -66,19 +66,34 @@ pub struct RunArgs {
 async fn published(view: &View, name: &str) -> Result<(String, Arc<Workflow>), Fault> {
     let missing = || Fault::not_found("workflow");
     let id = workflow_id(name).ok_or_else(missing)?;
-    let published =
-        view.get::<Published>(&id).await?.filter(|doc| doc.retired_at_ms.is_none()).ok_or_else(missing)?;
+    let published = view.get::<Published>(&id).await?.ok_or_else(missing)?;
+    if published.retired_at_ms.is_some() {
+        return Err(Fault::conflict(
+            "flows.workflow_retired",
+            "the workflow has been retired: it starts no runs",
+        ));
+    }
     let workflow = super::gate::workflow_read(view, &published.digest).await?;
     Ok((published.digest.clone(), workflow))
+}
+
+/// Whether nobody can start a workflow any more, or ever could.
+fn absent(fault: &Fault) -> bool {
+    fault.class == Class::NotFound || fault.code == "flows.workflow_retired"
 }
 
 /// Most workflows that a run may take in, over all depths.
 pub const WORKFLOWS_MAX: usize = 16;
 
+/// Most connectors whose manifests' digests stand in the fact of a run's beginning; each intent names its own anyway.
+const ARTIFACTS_STATED_MAX: usize = 16;
+
 /// What a run is pinned to: name to digest.
 #[derive(Default)]
 struct Pins {
     connectors: BTreeMap<String, String>,
+    /// Digests of the manifests, for the record.
+    artifacts: BTreeMap<String, Option<String>>,
     workflows: BTreeMap<String, String>,
 }
 
@@ -90,13 +105,13 @@ async fn pins(view: &View, workflow: Arc<Workflow>) -> Result<Pins, Fault> {
     let mut inner = BTreeMap::new();
     let mut next = vec![workflow.clone()];
     while let Some(workflow) = next.pop() {
-        connectors(view, &workflow, &mut pins.connectors).await?;
+        connectors(view, &workflow, &mut pins).await?;
         for name in workflow.workflows() {
             if pins.workflows.contains_key(name) {
                 continue;
             }
             let (digest, found) = match published(view, name).await {
-                Err(fault) if fault.class == Class::NotFound => {
+                Err(fault) if absent(&fault) => {
                     return Err(unready(format!("the workflow {name} is not published")));
                 }
                 found => found?,
@@ -118,22 +133,21 @@ async fn pins(view: &View, workflow: Arc<Workflow>) -> Result<Pins, Fault> {
     Ok(pins)
 }
 
-async fn connectors(
-    view: &View,
-    workflow: &Workflow,
-    pins: &mut BTreeMap<String, String>,
-) -> Result<(), Fault> {
+async fn connectors(view: &View, workflow: &Workflow, pins: &mut Pins) -> Result<(), Fault> {
     for name in workflow.connectors() {
         let unready = |message: String| Fault::conflict("flows.connector_unready", message);
         let id = connector_id(name).ok_or_else(|| unready(format!("there is no connector {name}")))?;
         let installed = view.get::<Connector>(&id).await?.filter(|doc| doc.removed_at_ms.is_none());
         let installed = installed.ok_or_else(|| unready(format!("the connector {name} is not installed")))?;
         if let Some(pin) = workflow.pins.connectors.get(name)
-            && (pin.manifest != installed.manifest.0 || pin.version != installed.manifest.1)
+            && (pin.manifest != installed.manifest.0
+                || pin.version != installed.manifest.1
+                || (pin.digest.is_some() && pin.digest != installed.artifact))
         {
             return Err(unready(format!("the workflow pins another version of the connector {name}")));
         }
-        pins.insert(name.to_owned(), installed.version.clone());
+        pins.artifacts.insert(name.to_owned(), installed.artifact.clone());
+        pins.connectors.insert(name.to_owned(), installed.version.clone());
     }
     Ok(())
 }
@@ -206,7 +220,7 @@ async fn start(view: &View, args: &Value, stamp: &Stamp) -> Result<Plan, Fault> 
         // One workflow that cannot start keeps no other from it. By hand there is only one, and whoever asks is told.
         let (digest, workflow) = match published(view, &name).await {
             Ok(found) => found,
-            Err(fault) if by_event && fault.class == Class::NotFound => {
+            Err(fault) if by_event && absent(&fault) => {
                 passed_over.push(PassedOver { workflow: name, reason: "workflow_retired", run: None });
                 continue;
             }
@@ -251,7 +265,7 @@ async fn start(view: &View, args: &Value, stamp: &Stamp) -> Result<Plan, Fault> 
             &id,
             (RunDoc::KIND, &id),
             json!({"workflow": name, "workflow_digest": digest, "source": source, "connector": args.connector, "event": args.event_name,
-                   "dry_run": args.dry_run}),
+                   "dry_run": args.dry_run, "artifacts": pins.artifacts.iter().take(ARTIFACTS_STATED_MAX).collect::<BTreeMap<_, _>>()}),
         );
         let mut run = RunDoc {
             id: id.clone(),

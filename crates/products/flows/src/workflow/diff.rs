@@ -24,8 +24,18 @@ pub struct Change {
 
 /// The differences, in order of their places.
 pub fn diff(before: &Workflow, after: &Workflow) -> Vec<Change> {
+    values(&keyed(before), &keyed(after))
+}
+
+/// The differences of a first version from nothing.
+pub fn first(workflow: &Workflow) -> Vec<Change> {
+    values(&Value::Object(Map::new()), &keyed(workflow))
+}
+
+/// The differences of two values, in order of their places.
+pub(crate) fn values(before: &Value, after: &Value) -> Vec<Change> {
     let mut changes = Vec::new();
-    compare("", Some(&keyed(before)), Some(&keyed(after)), &mut changes);
+    compare("", Some(before), Some(after), &mut changes);
     changes.truncate(CHANGES_MAX);
     changes
 }
@@ -88,6 +98,8 @@ mod tests {
         let places: Vec<String> = diff(&a, &b).into_iter().map(|change| change.place).collect();
         assert_eq!(places, ["order", "steps.x.transform.v", "steps.z", "version"]);
         assert_eq!(diff(&a, &a), vec![]);
+        let first: Vec<String> = first(&a).into_iter().map(|change| change.place).collect();
+        assert_eq!(first, ["name", "order", "steps"]);
         assert_ne!(a.digest(), b.digest());
     }
 

@@ -113,6 +113,9 @@ pub struct ConnectorPin {
     pub manifest: String,
     /// Its version.
     pub version: String,
+    /// SHA-256 of its canonical bytes, in hexadecimal, where the version alone is not enough.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
 }
 
 /// Bounds on a whole run.

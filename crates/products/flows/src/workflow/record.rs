@@ -42,6 +42,9 @@ pub struct VersionRow {
     pub at_ms: i64,
     /// Who published it.
     pub by: Id,
+    /// Digest of the signed artifact that it is, in hexadecimal; none where it was published before there were any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifact: Option<String>,
 }
 
 impl Document for Published {

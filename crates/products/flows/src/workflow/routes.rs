@@ -44,17 +44,17 @@ async fn show(query: QueryCtx<'_>) -> Result<Value, Fault> {
 async fn compare(query: QueryCtx<'_>) -> Result<Value, Fault> {
     let workflow = published(&query).await?;
     let previous = workflow.versions.get(1).map(|version| version.digest.clone());
-    let from = query
-        .param("from")
-        .map(str::to_owned)
-        .or(previous)
-        .ok_or_else(|| Fault::not_found("workflow version"))?;
+    let from = query.param("from").map(str::to_owned).or(previous);
     let to = query.param("to").unwrap_or(&workflow.digest).to_owned();
     let read =
         |text: String| parse::parse(&text).map_err(|_| act::internal("a published workflow cannot be read"));
-    let (before, after) =
-        (read(text(&query, &workflow, &from).await?)?, read(text(&query, &workflow, &to).await?)?);
-    Ok(json!({"workflow": workflow.name(), "from": from, "to": to, "changes": diff::diff(&before, &after)}))
+    let after = read(text(&query, &workflow, &to).await?)?;
+    // The first version has none before it: everything in it is new.
+    let changes = match &from {
+        Some(from) => diff::diff(&read(text(&query, &workflow, from).await?)?, &after),
+        None => diff::first(&after),
+    };
+    Ok(json!({"workflow": workflow.name(), "from": from, "to": to, "changes": changes}))
 }
 
 /// The routes.
@@ -110,7 +110,7 @@ pub fn routes() -> Vec<Route> {
             &[
                 Param {
                     name: "from",
-                    summary: "Digest of the older version; the one before the current if not given",
+                    summary: "Digest of the older version; the one before the current if not given, or nothing if there is none",
                 },
                 Param { name: "to", summary: "Digest of the newer version; the current one if not given" },
             ],

@@ -5,18 +5,22 @@ use super::parse::{self, Problem};
 use super::record::{
     Published, STARTS_MAX, Source, Starts, VERSIONS_MAX, VersionRow, source_id, starts_id, workflow_id,
 };
+use crate::Deps;
+use crate::artifact::Kind;
+use crate::artifact::record::{Artifact, published as published_fact, row as record_row, signed};
 use crate::connector::manifest::Manifest;
 use crate::connector::record::{Connector, Version, connector_id, version_id};
 use crate::connector::verbs::refused;
 use crate::run::strand::STRANDS_MAX;
 use crate::run::verbs::WORKFLOWS_MAX;
 use crate::workflow::Workflow;
-use act::{Draw as _, Fault, Plan, Target, Verb};
+use act::{Draw as _, Fault, Plan, Stamp, Target, Verb};
+use custody::Keyring;
 use futures::FutureExt as _;
-use kernel::hex;
+use kernel::{hex, sha256};
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use store::{Document as _, Stored, View};
@@ -41,8 +45,11 @@ fn parsed(yaml: &str) -> Result<Workflow, Fault> {
     parse::parse(yaml).map_err(|problems| refused("flows.workflow_invalid", &problems))
 }
 
-/// The manifests of the connectors it calls, as installed.
-async fn manifests(view: &View, workflow: &Workflow) -> Result<BTreeMap<String, Manifest>, Fault> {
+/// The manifests of the connectors it calls, as installed, and their digests.
+async fn manifests(
+    view: &View,
+    workflow: &Workflow,
+) -> Result<BTreeMap<String, (Manifest, Option<String>)>, Fault> {
     let mut names: Vec<String> = workflow.connectors().into_iter().map(str::to_owned).collect();
     names.extend(workflow.trigger.iter().map(|trigger| trigger.connector.clone()));
     let mut manifests = BTreeMap::new();
@@ -54,7 +61,7 @@ async fn manifests(view: &View, workflow: &Workflow) -> Result<BTreeMap<String, 
         };
         let Some(version) = version_id(&connector.version) else { continue };
         if let Some(version) = view.peek::<Version>(&version).await? {
-            manifests.insert(name, version.doc.manifest);
+            manifests.insert(name, (version.doc.manifest, connector.artifact.clone()));
         }
     }
     Ok(manifests)
@@ -140,15 +147,39 @@ async fn starts(
     Ok(())
 }
 
+/// The signed artifact that a version is: its typed form, and name, version and digest of each connector that it was checked
+/// against.
+fn artifact_of(
+    workflow: &Workflow,
+    manifests: &BTreeMap<String, (Manifest, Option<String>)>,
+    keyring: &Keyring,
+    stamp: &Stamp,
+) -> Result<Artifact, Fault> {
+    let connectors: BTreeMap<&String, Value> = manifests
+        .iter()
+        .map(|(name, (manifest, digest))| {
+            (name, json!({"manifest": manifest.name, "version": manifest.version, "digest": digest}))
+        })
+        .collect();
+    // Plain data with text keys always becomes a value.
+    let payload =
+        json!({"connectors": connectors, "workflow": serde_json::to_value(workflow).unwrap_or_default()});
+    let payload = kernel::json::canonical(&payload).map_err(act::internal)?;
+    let digest = hex::encode(&sha256(&payload));
+    let envelope = signed(Kind::Workflow, &payload, keyring);
+    record_row(Kind::Workflow, (&workflow.name, &digest), &digest, envelope, stamp)
+}
+
 /// The verbs.
-pub fn verbs() -> Vec<Verb> {
+pub fn verbs(deps: &Deps) -> Vec<Verb> {
+    let keyring = deps.custody.keyring().clone();
     vec![
         Verb {
             act: "flows.workflow.publish",
             summary: "Publishes a workflow, or a new version of it",
             args: || schemars::schema_for!(PublishArgs).into(),
-            writes: &["flows.workflow", "flows.workflow_version", "flows.trigger"],
-            facts: &["flows.workflow.published"],
+            writes: &["flows.workflow", "flows.workflow_version", "flows.trigger", "flows.artifact"],
+            facts: &["flows.workflow.published", "flows.artifact.published"],
             secret_args: &[],
             on_closed: None,
             can_wait: true,
@@ -167,12 +198,13 @@ pub fn verbs() -> Vec<Verb> {
                 }
                 .boxed()
             }),
-            plan: Arc::new(|view, args, stamp| {
+            plan: Arc::new(move |view, args, stamp| {
+                let keyring = keyring.clone();
                 async move {
                     let args: PublishArgs = act::parse(args)?;
                     let workflow = parsed(&args.yaml)?;
                     let manifests = manifests(view, &workflow).await?;
-                    let installed = manifests.iter().map(|(name, manifest)| (name.as_str(), manifest)).collect();
+                    let installed = manifests.iter().map(|(name, (manifest, _))| (name.as_str(), manifest)).collect();
                     let mut problems = check::problems(&workflow, &installed);
                     problems.extend(runs(view, &workflow).await?);
                     if !problems.is_empty() {
@@ -190,7 +222,9 @@ pub fn verbs() -> Vec<Verb> {
                     {
                         return Err(Fault::conflict("request.state", "this version is in force already"));
                     }
+                    let artifact = artifact_of(&workflow, &manifests, &keyring, stamp)?;
                     let row = VersionRow {
+                        artifact: Some(artifact.digest.clone()),
                         digest: digest.clone(),
                         label: workflow.version.clone(),
                         at_ms: stamp.at_ms,
@@ -209,6 +243,9 @@ pub fn verbs() -> Vec<Verb> {
                         retired_at_ms: None,
                     };
                     let mut plan = Plan { draft: stamp.draft(), outcome: doc.shown() };
+                    if view.get::<Artifact>(&artifact.id).await?.is_none() {
+                        plan.draft.put_new(&artifact).fact(published_fact(&artifact, stamp));
+                    }
                     if view.get::<Source>(&source_id).await?.is_none() {
                         plan.draft.put_new(&Source { id: source_id, text: args.yaml });
                     }
@@ -227,7 +264,7 @@ pub fn verbs() -> Vec<Verb> {
                         "flows.workflow.published",
                         &id,
                         (Published::KIND, &id),
-                        json!({"digest": digest, "label": doc.label, "before": stored.as_ref().map(|stored| &stored.digest)}),
+                        json!({"digest": digest, "artifact": artifact.digest, "label": doc.label, "before": stored.as_ref().map(|stored| &stored.digest)}),
                     ));
                     Ok(plan)
                 }

@@ -54,6 +54,27 @@ pub struct Seen {
     pub write_faults: VecDeque<Fault>,
     /// Faults for reads, in order.
     pub read_faults: VecDeque<Fault>,
+    /// The `Authorization` headers that are let in; everybody, if there are none.
+    pub doors: Vec<String>,
+    /// Requests that were turned away at the door.
+    pub turned_away: usize,
+    /// Where tokens are had, if they are.
+    pub tokens: Option<Tokens>,
+}
+
+/// A token endpoint. The token is `tok-` and a number; the last one issued is let in.
+#[derive(Debug, Default)]
+pub struct Tokens {
+    /// The secret of the client `writ`.
+    pub secret: String,
+    /// How long a token lives, in seconds, as it says.
+    pub lifetime_s: i64,
+    /// Tokens issued.
+    pub issued: usize,
+    /// What was asked, in order.
+    pub forms: Vec<String>,
+    /// What it answers instead, in order: status, headers, body.
+    pub instead: VecDeque<(u16, &'static str, &'static str)>,
 }
 
 impl Seen {
@@ -115,15 +136,49 @@ impl Desk {
 }
 
 async fn serve(mut stream: TcpStream, seen: Arc<Mutex<Seen>>) {
-    let Some((method, path, body)) = request(&mut stream).await else { return };
-    let reply = answer(&mut seen.lock().unwrap(), &method, &path, &body);
+    let Some((method, path, head, body)) = request(&mut stream).await else { return };
+    let reply = {
+        let mut seen = seen.lock().unwrap();
+        door(&mut seen, &path, &head, &body).unwrap_or_else(|| answer(&mut seen, &method, &path, &body))
+    };
     if let Some(reply) = reply {
         let _ = stream.write_all(reply.as_bytes()).await;
     }
     let _ = stream.shutdown().await;
 }
 
-async fn request(stream: &mut TcpStream) -> Option<(String, String, Vec<u8>)> {
+/// The token endpoint, and the door; `None`: go in.
+fn door(seen: &mut Seen, path: &str, head: &str, body: &[u8]) -> Option<Option<String>> {
+    if path == "/oauth_token.do"
+        && let Some(tokens) = &mut seen.tokens
+    {
+        tokens.forms.push(String::from_utf8(body.to_vec()).unwrap());
+        if let Some((status, headers, body)) = tokens.instead.pop_front() {
+            return Some(Some(reply(status, headers, body)));
+        }
+        let form = "grant_type=client_credentials&client_id=writ&client_secret=";
+        if *tokens.forms.last().unwrap() != format!("{form}{}", tokens.secret) {
+            return Some(Some(reply(401, "", r#"{"error":"invalid_client"}"#)));
+        }
+        tokens.issued += 1;
+        seen.doors = vec![format!("Bearer tok-{}", tokens.issued)];
+        let granted = json!({"access_token": format!("tok-{}", tokens.issued), "token_type": "Bearer",
+                             "expires_in": tokens.lifetime_s, "scope": "useraccount"});
+        return Some(Some(reply(200, "", &granted.to_string())));
+    }
+    let given = head.lines().find_map(|line| {
+        line.split_once(": ").filter(|(name, _)| name.eq_ignore_ascii_case("authorization"))
+    });
+    let known =
+        seen.doors.is_empty() || given.is_some_and(|(_, value)| seen.doors.iter().any(|door| door == value));
+    if known {
+        return None;
+    }
+    seen.turned_away += 1;
+    Some(Some(reply(401, "", "{}")))
+}
+
+async fn request(stream: &mut TcpStream) -> Option<(String, String, String, Vec<u8>)> {
     let mut bytes = Vec::new();
     let head = loop {
         if let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
@@ -146,7 +201,7 @@ async fn request(stream: &mut TcpStream) -> Option<(String, String, Vec<u8>)> {
         }
     }
     let mut words = text.split(' ');
-    Some((words.next()?.to_owned(), words.next()?.to_owned(), bytes[head..].to_vec()))
+    Some((words.next()?.to_owned(), words.next()?.to_owned(), text.clone(), bytes[head..].to_vec()))
 }
 
 fn reply(status: u16, headers: &str, body: &str) -> String {

@@ -1,11 +1,13 @@
 //! Integration tests of workflows: the shipped examples, and runs through a whole house with a ticket system on a socket.
 
+mod artifacts;
 mod crashes;
 mod deliveries;
 mod desk;
 mod examples;
 mod guards;
 mod house;
+mod logins;
 mod looking;
 mod machine;
 mod mortal;
@@ -13,3 +15,4 @@ mod polls;
 mod runs;
 mod strands;
 mod table;
+mod tools;

@@ -213,7 +213,8 @@ async fn whoever_could_not_recognise_its_own_writes_hears_of_no_changes() {
     let hooked = json!({"webhook_secret": "secret:hook"});
     let token = json!({"token": "secret:desk"});
     let named = json!({"token": "secret:desk", "user": "svc.writ"});
-    for (name, hears, login, fits) in [
+    // Each under a name of its own: what is not said again is kept from before.
+    for (n, (name, hears, login, fits)) in [
         ("polled, a token of nobody", &polled, &token, false),
         ("polled, no login", &polled, &json!({}), false),
         ("polled, a user without a login", &polled, &json!({"user": "svc.writ"}), false),
@@ -221,8 +222,12 @@ async fn whoever_could_not_recognise_its_own_writes_hears_of_no_changes() {
         ("hooked, a token of nobody", &hooked, &token, false),
         ("hooked, a token of somebody", &hooked, &named, true),
         ("neither", &json!({}), &token, true),
-    ] {
+    ]
+    .into_iter()
+    .enumerate()
+    {
         let mut args = base.clone();
+        args["name"] = format!("desk-{n}").into();
         for more in [hears, login] {
             args.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         }

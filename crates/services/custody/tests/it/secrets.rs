@@ -59,6 +59,55 @@ async fn a_secret_lives_from_put_to_revoke() {
 }
 
 #[tokio::test]
+async fn the_version_before_opens_for_a_bounded_time_or_until_it_is_retired() {
+    let house = House::new().await;
+    let reference = CredentialRef::parse("secret:snow").unwrap();
+    // Acts are carried out at 7.
+    let opened = async |now_ms| {
+        let found =
+            house.custody.open_versions(&house.store, &tenant("ten_a"), &reference, now_ms).await.ok()?;
+        let before =
+            found.previous.map(|(version, secret)| (version, secret.expose_text().unwrap().to_owned()));
+        Some((found.version, found.secret.expose_text().unwrap().to_owned(), before))
+    };
+    let put = async |value: &str, overlap_ms: Option<i64>| {
+        let mut args = put("snow", value);
+        args["overlap_ms"] = json!(overlap_ms);
+        house.act("ten_a", "custody.secret.put", args).await
+    };
+    let retire = async || house.act("ten_a", "custody.secret.retire", json!({"name": "snow"})).await;
+    let one = |version, value: &str| Some((version, value.to_owned(), None));
+    let two = |version, value: &str, before: &str| {
+        Some((version, value.to_owned(), Some((version - 1, before.to_owned()))))
+    };
+    put("a", None).await.unwrap();
+    assert_eq!(opened(7).await, one(1, "a"));
+    assert_eq!(retire().await.unwrap_err().code, "request.state");
+    put("b", None).await.unwrap();
+    let until_ms = 7 + custody::credential::OVERLAP_MS;
+    assert_eq!(opened(until_ms - 1).await, two(2, "b", "a"));
+    assert_eq!(opened(until_ms).await, one(2, "b"));
+    // Told to die, it dies at once.
+    assert_eq!(retire().await.unwrap()["retired"], 1);
+    assert_eq!(opened(7).await, one(2, "b"));
+    // A value that others know has no overlap.
+    put("c", Some(0)).await.unwrap();
+    assert_eq!(opened(7).await, one(3, "c"));
+    put("d", Some(60_000)).await.unwrap();
+    put("e", Some(60_000)).await.unwrap();
+    assert_eq!(opened(60_006).await, two(5, "e", "d"));
+    assert_eq!(opened(60_007).await, one(5, "e"));
+    for bad in [-1, custody::credential::OVERLAP_MS_MAX + 1] {
+        assert_eq!(put("f", Some(bad)).await.unwrap_err().code, "custody.secret_invalid", "{bad}");
+    }
+    // Revoking takes both; the next version has none before it.
+    house.act("ten_a", "custody.secret.revoke", json!({"name": "snow"})).await.unwrap();
+    assert_eq!(opened(7).await, None);
+    put("g", None).await.unwrap();
+    assert_eq!(opened(7).await, one(6, "g"));
+}
+
+#[tokio::test]
 async fn a_row_that_was_copied_or_rolled_back_does_not_open() {
     let house = House::new().await;
     for (owner, name, value) in [("ten_a", "x", "ax"), ("ten_a", "y", "ay"), ("ten_b", "x", "bx")] {

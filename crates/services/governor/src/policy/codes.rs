@@ -42,6 +42,7 @@ pub const CODES: &[(&str, &str)] = &[
     ("approval.request_unknown", "the request to approve does not say who asked, or which tier it needs"),
     ("approval.self", "nobody approves what they asked for themselves"),
     ("approval.tier_too_low", "the approver's tier is too low for this request"),
+    ("approval.tool_definition", "a changed definition of a tool that writes waits for people"),
     ("approval.unsafe_effect", "a call that cannot be repeated safely waits for two people"),
     ("approval.write_effect", "a write in an outside system waits for a person"),
     ("assurance.too_low", "the act needs a stronger proof of who acts"),

@@ -10,7 +10,7 @@ use crate::run::breaker::{Breaker, CloseArgs, FAILURES_MAX, Found, State, TurnAr
 const SPREAD_MS: u64 = 5_000;
 
 /// Failures on our side of the wire: they say nothing about the system.
-const OURS: [&str; 2] = ["egress.busy", "flows.credential"];
+const OURS: [&str; 3] = ["egress.busy", "flows.credential", "flows.token_refused"];
 
 impl Engine {
     /// A move that waits, if the connector's breaker is open. The run that may probe goes on.
@@ -71,7 +71,7 @@ impl Engine {
         let code = match heard {
             Heard::Failed { code, .. } | Heard::Unknown { code } if ill(code) => Some(code.clone()),
             // It was not reached, and it is not its fault.
-            Heard::Failed { code, .. } if OURS.contains(&code.as_str()) => return,
+            Heard::Failed { code, .. } | Heard::Refused { code } if OURS.contains(&code.as_str()) => return,
             Heard::Done(_) | Heard::Failed { .. } | Heard::Refused { .. } | Heard::Unknown { .. } => None,
         };
         let told = match code {
@@ -118,5 +118,5 @@ impl Engine {
 /// Whether a failure says that the system is not well, rather than that it does not want this call.
 fn ill(code: &str) -> bool {
     let theirs = code.starts_with("egress.") && !OURS.contains(&code);
-    theirs || matches!(code, "flows.upstream_failed" | "flows.reply_unreadable")
+    theirs || matches!(code, "flows.upstream_failed" | "flows.reply_unreadable" | "flows.token_unavailable")
 }
