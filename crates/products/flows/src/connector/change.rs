@@ -16,7 +16,7 @@
 //! | 4 | 6 by us | 5, 6 | nothing: both are ours |
 //! | 4 | 7 by Ann | 6 | event 7: the thing as it stands, with whatever 5 was |
 //! | nothing | 6 by us | 6, by a run that change 5 started | nothing |
-//! | 4 | 6 by us | not recorded | nothing: ours by its name, and nobody can say more |
+//! | 4 | 6 by us | not recorded | nothing yet: ours by its name, and looked at again while its reply may still come |
 //!
 //! A system whose own rules change a thing once more for each write counts two where we wrote one. It looks as if somebody
 //! had been there, and a run starts that finds nothing to do. If that run writes, it looks so again; so what lies beneath

@@ -557,14 +557,19 @@ impl Poller {
             look.passed += 1;
             return Ok(row_key());
         }
-        let change = change::of(event, connector.name(), &body);
+        let mut change = change::of(event, connector.name(), &body);
         let author = event.author.as_ref().and_then(|author| body.pointer(author)).and_then(Value::as_str);
-        if let (Some(change), true) = (&change, author.is_some() && author == own) {
-            let writes = self.writes(tenant, &change.object).await?;
-            if let Some(count) = change::overlaid(&writes, cursor.known(&change.object), change.count) {
+        let mut settled = true;
+        if let (Some(ours), true) = (&change, author.is_some() && author == own) {
+            let writes = self.writes(tenant, &ours.object).await?;
+            settled = writes.iter().any(|wrote| wrote.count == ours.count);
+            if let Some(count) = change::overlaid(&writes, cursor.known(&ours.object), ours.count) {
                 change::beneath(event, &mut body, count);
             }
         }
+        // A write whose reply is still on its way says nothing yet about what lies beneath it. As long as it is within the
+        // overlap it is looked at again.
+        change = change.filter(|_| settled);
         let parts: Vec<String> = event
             .identity
             .iter()
@@ -597,6 +602,9 @@ impl Poller {
                 tracing::warn!(connector = connector.name(), %fault, "a polled event was refused");
                 look.passed += 1;
             }
+        }
+        if !settled {
+            return Ok(key);
         }
         change.iter().for_each(|change| cursor.learn(change));
         cursor.fresh_ms = self.deps.harness.now_ms();

@@ -471,6 +471,30 @@ async fn a_write_whose_reply_was_lost_is_ours_all_the_same() {
 }
 
 #[tokio::test]
+async fn a_change_beneath_a_write_whose_reply_is_still_to_come_is_not_forgotten() {
+    let desk = Desk::start().await;
+    let house = answering(&desk, 39, 1).await;
+    minute(&house, &desk).await;
+    changes(&desk, "ann");
+    minute(&house, &desk).await;
+    minute(&house, &desk).await;
+    // The write is made, its reply is lost, and what became of it cannot be asked before the next look.
+    changes(&desk, "bob");
+    house.clock.advance_ms(EVERY_MS - 1);
+    desk.look(|seen| {
+        seen.write_faults = vec![Fault::DropAfter].into();
+        seen.read_faults = vec![Fault::Status(503, None)].into();
+    });
+    write(&house).await;
+    house.clock.advance_ms(1);
+    house.work().await;
+    for _ in 0..5 {
+        minute(&house, &desk).await;
+    }
+    assert_eq!(answered(&desk), ["Seen 1 of ann.", "Seen 3 of ."]);
+}
+
+#[tokio::test]
 async fn a_process_that_dies_hears_of_a_change_beneath_its_write_once() {
     for commit in 0..10 {
         for after in [false, true] {

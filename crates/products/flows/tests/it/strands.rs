@@ -621,7 +621,8 @@ steps:
     // Granted and denied at one moment by two people: each branch hears its own.
     let (granted, denied) =
         tokio::join!(house.decide(&for_a, "bob", true), house.decide(&for_b, "eve", false));
-    (granted.unwrap(), denied.unwrap());
+    granted.unwrap();
+    denied.unwrap();
     house.settle().await;
     let (a, b) = (house.run(&a.id).await, house.run(&b.id).await);
     assert_eq!((a.outcome, b.outcome), (Some(Outcome::Done), Some(Outcome::Denied)));
