@@ -96,7 +96,7 @@ fn invalid(message: &str) -> Fault {
     Fault::invalid("request.invalid", message)
 }
 
-fn reference(text: &String) -> Result<CredentialRef, Fault> {
+fn reference(text: &str) -> Result<CredentialRef, Fault> {
     CredentialRef::parse(text).map_err(|_| invalid("a secret is named as secret:<name>"))
 }
 

@@ -3,11 +3,13 @@
 use crate::desk::{Desk, INCIDENT};
 use crate::house::{House, contract, person};
 use crate::looking::read;
-use act::{Class, Fault};
+use access::principal::PrincipalDoc;
+use act::{Class, Clock as _, Ctx, Fault};
 use flows::run::{Outcome, Status};
 use harness::Done;
 use kernel::Id;
 use serde_json::{Value, json};
+use store::Range;
 
 /// The manifest in another version, with a text of it replaced.
 fn manifest(version: &str, from: &str, to: &str) -> String {
@@ -29,8 +31,22 @@ async fn install(house: &House, desk: &Desk, manifest: &str) -> Result<Value, Fa
 
 async fn approve(house: &House, who: &str, action: &str, definition: &str) -> Result<Done, Fault> {
     let ctx = person(house, who, &["tenant_admin"]);
+    approve_as(house, &ctx, action, definition).await
+}
+
+async fn approve_as(house: &House, ctx: &Ctx, action: &str, definition: &str) -> Result<Done, Fault> {
     let args = json!({"connector": "servicenow", "action": action, "definition": definition});
-    house.act(&ctx, "flows.tool.approve", args).await
+    house.act(ctx, "flows.tool.approve", args).await
+}
+
+/// The tenant's first administrator. What waits is carried out under the roles that its requester has by then, so it has to
+/// be somebody.
+async fn owner(house: &House) -> Ctx {
+    let view = house.harness.store().view(&house.tenant, house.clock.now_ms());
+    let found = view.list::<PrincipalDoc>(Range::of("name", Vec::new())).await.unwrap();
+    let mut ctx = person(house, "owner", &["tenant_admin"]);
+    ctx.principal.id = found.first().unwrap().stored.id.clone();
+    ctx
 }
 
 async fn tool(house: &House, action: &str) -> Value {
@@ -121,6 +137,7 @@ async fn a_changed_tool_stops_and_the_others_go_on() {
 async fn a_changed_write_takes_another_person_and_the_very_difference() {
     let desk = Desk::start().await;
     let house = House::with(&desk, 2).await;
+    let owner = owner(&house).await;
     workflows(&house).await;
     let path =
         "path: /api/now/table/incident/{sys_id}\n    query:\n      sysparm_fields: sys_id,number,category";
@@ -129,7 +146,7 @@ async fn a_changed_write_takes_another_person_and_the_very_difference() {
     assert_eq!(run(&house, "writes").await, refused());
     let definition = tool(&house, "incident.update").await["definition"].as_str().unwrap().to_owned();
     let Done::Waiting { approval, .. } =
-        approve(&house, "owner", "incident.update", &definition).await.unwrap()
+        approve_as(&house, &owner, "incident.update", &definition).await.unwrap()
     else {
         panic!("a changed write is agreed to by one person")
     };
@@ -140,7 +157,8 @@ async fn a_changed_write_takes_another_person_and_the_very_difference() {
         waiting.preview
     );
     // Who asked does not agree with themselves.
-    assert_eq!(house.decide(&approval, "owner", true).await.unwrap_err().class, Class::Denied);
+    let grant = json!({"approval": approval, "preview_digest": waiting.preview_digest});
+    assert_eq!(house.act(&owner, "governor.approval.grant", grant).await.unwrap_err().class, Class::Denied);
     // Installed otherwise meanwhile, what was asked for is not what would be agreed to.
     install(&house, &desk, &manifest("1.0.2", path, &evil.replace("table/other", "table/third")))
         .await
@@ -150,7 +168,7 @@ async fn a_changed_write_takes_another_person_and_the_very_difference() {
     assert_eq!(tool(&house, "incident.update").await["state"], "changed");
     let definition = tool(&house, "incident.update").await["definition"].as_str().unwrap().to_owned();
     let Done::Waiting { approval, .. } =
-        approve(&house, "owner", "incident.update", &definition).await.unwrap()
+        approve_as(&house, &owner, "incident.update", &definition).await.unwrap()
     else {
         panic!("a changed write is agreed to by one person")
     };
