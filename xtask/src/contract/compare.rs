@@ -206,6 +206,18 @@ impl<'a> Found<'a> {
         if old["items"].is_object() && new["items"].is_object() {
             self.schema(&format!("{place}[]"), side, &old["items"], &new["items"], depth + 1);
         }
+        // All of them hold: one that is gone promises less, one that is new wants more.
+        let (parts, now) = (&old["allOf"], &new["allOf"]);
+        for (at, part) in items(parts).enumerate() {
+            match now.get(at) {
+                Some(other) => self.schema(place, side, part, other, depth + 1),
+                None if side == Side::Output => self.say(place, "promises less"),
+                None => {}
+            }
+        }
+        if side == Side::Input && items(now).count() > items(parts).count() {
+            self.say(place, "wants more");
+        }
         for word in ["oneOf", "anyOf"] {
             self.variants(place, side, (&old[word], &new[word]), depth);
         }
@@ -381,7 +393,10 @@ mod tests {
                 "responses": {"Problem": {"content": {"application/problem+json": {"schema": {
                     "type": "object", "required": ["code"], "properties": {"code": {"type": "string"}},
                 }}}}},
-                "messages": {"created": {"payload": {"type": "object", "required": ["id"], "properties": {"id": {"type": "string"}}}}},
+                "messages": {"created": {"payload": {"allOf": [
+                    {"type": "object", "required": ["id"], "properties": {"id": {"type": "string"}}},
+                    {"properties": {"type": {"const": "created"}}},
+                ]}}},
             },
             "channels": {"facts": {}},
             "operations": {"facts_send": {}},
