@@ -20,7 +20,7 @@ use crate::principal::{PrincipalDoc, named};
 use crate::rights::{self, Tables};
 use crate::{guard, project, role};
 use act::{
-    Auth, Call, Class, Coded, Draw as _, Fault, Method, Param, Plan, Route, Stamp, Target, Verb, parse,
+    Auth, Call, Class, Coded, Draw as _, Fault, Method, Param, Plan, Route, Stamp, Target, Verb, page, parse,
 };
 use futures::FutureExt as _;
 use kernel::{Id, TenantId};
@@ -28,8 +28,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::sync::Arc;
-use store::key::Key;
-use store::{Range, Stored, View};
+use store::{PAGE_MAX, Stored, View};
 
 /// Most bindings of one principal.
 pub const BINDINGS_MAX: usize = 64;
@@ -453,27 +452,28 @@ pub fn routes() -> Vec<Route> {
                             }
                         };
                         reach.check(project.as_ref())?;
-                        let range = match &project {
-                            None => Range::of("name", Vec::new()),
-                            Some(project) => Range::of("project", Key::new().text(project.as_str()).bytes()),
-                        };
                         let now_ms = query.ctx.requested_at_ms;
-                        let docs: Vec<PrincipalDoc> = match query.param("principal") {
-                            Some(text) => vec![named(query.view, text).await?.doc],
-                            None => {
-                                let found = query.view.list::<PrincipalDoc>(range).await?;
-                                found.into_iter().map(|found| found.stored.doc).collect()
-                            }
-                        };
-                        let items: Vec<Value> = docs
-                            .iter()
-                            .flat_map(|doc| doc.bindings.iter().map(move |binding| (doc, binding)))
-                            .filter(|(_, binding)| {
+                        let of = |doc: &PrincipalDoc| -> Vec<Value> {
+                            let there = |binding: &&Binding| {
                                 project.is_none() || binding.scope.project() == project.as_ref()
-                            })
-                            .map(|(doc, binding)| shown(doc, binding, now_ms))
-                            .collect();
-                        Ok(json!({"items": items}))
+                            };
+                            let bindings = doc.bindings.iter().filter(there);
+                            bindings.map(|binding| shown(doc, binding, now_ms)).collect()
+                        };
+                        if let Some(text) = query.param("principal") {
+                            return Ok(json!({"items": of(&*named(query.view, text).await?), "next": null}));
+                        }
+                        let mut range = page::range(&query, "name", Vec::new(), false)?;
+                        if project.is_some() {
+                            // Most principals have nothing in one project: as many as a page can look at.
+                            range.limit = PAGE_MAX;
+                        }
+                        let limit = range.limit;
+                        let found = query.view.list::<PrincipalDoc>(range).await?;
+                        let page = page::page(&found, limit, |doc| &doc.id, |doc| json!(of(doc)));
+                        let lists = page["items"].as_array().into_iter().flatten();
+                        let items: Vec<&Value> = lists.filter_map(Value::as_array).flatten().collect();
+                        Ok(json!({"items": items, "next": page["next"]}))
                     }
                     .boxed()
                 }),
@@ -481,6 +481,8 @@ pub fn routes() -> Vec<Route> {
             query: &[
                 Param { name: "project", summary: "only those in this project" },
                 Param { name: "principal", summary: "only those of this principal" },
+                page::AFTER,
+                Param { name: "limit", summary: "the bindings of so many principals, at most 200" },
             ],
         },
     ]

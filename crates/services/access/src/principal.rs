@@ -46,13 +46,7 @@ impl Document for PrincipalDoc {
         &self.id
     }
     fn indexes(&self) -> Vec<(&'static str, Vec<u8>)> {
-        let mut indexes = vec![("name", Key::new().text(&self.name).bytes())];
-        let projects: BTreeSet<&Id> =
-            self.bindings.iter().filter_map(|binding| binding.scope.project()).collect();
-        indexes.extend(
-            projects.into_iter().map(|id| ("project", Key::new().text(id.as_str()).text(&self.name).bytes())),
-        );
-        indexes
+        vec![("name", Key::new().text(&self.name).bytes())]
     }
     fn uniques(&self) -> Vec<(&'static str, Vec<u8>)> {
         vec![("name", Key::new().text(&fold(&self.name)).bytes())]

@@ -399,7 +399,6 @@ impl Document for RunDoc {
         if self.strand.is_none() {
             // A strand is found by its state, or through its run; lists of runs show what people started.
             indexes.push(("time", created(Key::new())));
-            indexes.push(("workflow", created(Key::new().text(&self.workflow))));
             if let Some(project) = &self.project {
                 indexes.push(("project", created(Key::new().text(project))));
             }
