@@ -116,7 +116,7 @@ def main(binary):
     with tempfile.TemporaryDirectory() as folder:
         writ = Writ(binary, os.path.join(folder, "data"), address)
         try:
-            made = writ("webhook", "create", "--url", f"http://{address}/in", "--kinds", "access.*")
+            made = writ("webhook", "create", "--target", f"http://{address}/in", "--kinds", "access.*")
             webhook, secret = made["webhook"], made["secret"]
             other = "whsec_" + "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
             expect("secret" in writ("webhook", "show", webhook), False, "the secret is shown once")

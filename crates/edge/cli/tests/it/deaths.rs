@@ -397,7 +397,7 @@ impl Trial {
         let key = fs::read_to_string(trial.folder.path().join("data/admin.key")).unwrap();
         let admin = Client::new(url, key.trim().to_owned(), Some("ten_main".into()), monotonic_ms).unwrap();
         let webhook = json!({
-            "url": format!("http://{}/in", trial.target.addr),
+            "target": format!("http://{}/in", trial.target.addr),
             "secret": "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=",
         });
         furnish::call(&admin, Method::POST, "/v1/webhooks", Some(&webhook)).await.unwrap();

@@ -161,7 +161,7 @@ async fn a_stream_goes_on_over_a_restart_without_a_gap_or_a_repetition() {
     for (id, status, code) in [
         (ahead.as_str(), 409, "events.cursor_ahead"),
         ("18446744073709551615", 409, "events.cursor_ahead"),
-        ("x", 400, "events.cursor_invalid"),
+        ("x", 422, "events.cursor_invalid"),
     ] {
         let ask = world.admin(Method::Get, "/v1/events").header("Last-Event-ID", id);
         ask.send().await.refused(status, code);

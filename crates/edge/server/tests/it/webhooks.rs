@@ -159,7 +159,7 @@ async fn post(world: &World, path: &str, body: &Value) -> Answer {
 }
 
 async fn subscribe(world: &World, target: &Target, kinds: &[&str]) -> String {
-    let body = json!({"url": target.url, "secret": SECRET, "kinds": kinds});
+    let body = json!({"target": target.url, "secret": SECRET, "kinds": kinds});
     post(world, "/v1/webhooks", &body).await.ok()["webhook"].as_str().unwrap().to_owned()
 }
 
@@ -424,7 +424,7 @@ async fn targets_that_hang_delay_neither_others_nor_jobs() {
         subscribe(&world, &hanging, &[MADE]).await;
     }
     subscribe(&world, &good, &[MADE]).await;
-    let more = json!({"url": good.url, "secret": SECRET});
+    let more = json!({"target": good.url, "secret": SECRET});
     post(&world, "/v1/webhooks", &more).await.refused(409, "webhook.limit");
     happens(&world, "one").await;
     hanging.until(notify::webhook::endpoint::ENDPOINTS_MAX as usize - 1).await;
@@ -529,18 +529,18 @@ async fn pausing_keeps_the_place_and_deleting_forgets() {
 #[tokio::test]
 async fn e14_what_no_webhook_may_be() {
     let world = World::start_with(|config| config.private_hosts = vec!["127.0.0.1:7".into()]).await;
-    let good = json!({"url": "https://hooks.example/in", "secret": SECRET});
+    let good = json!({"target": "https://hooks.example/in", "secret": SECRET});
     let with = |name: &str, value: Value| {
         let mut body = good.clone();
         body[name] = value;
         body
     };
     for (body, code) in [
-        (with("url", json!("http://hooks.example/in")), "webhook.invalid"),
-        (with("url", json!("http://127.0.0.1:9/in")), "webhook.invalid"),
-        (with("url", json!("https://user:word@hooks.example/in")), "webhook.invalid"),
-        (with("url", json!("ftp://hooks.example/in")), "webhook.invalid"),
-        (with("url", json!(format!("https://hooks.example/{}", "x".repeat(1024)))), "webhook.invalid"),
+        (with("target", json!("http://hooks.example/in")), "webhook.invalid"),
+        (with("target", json!("http://127.0.0.1:9/in")), "webhook.invalid"),
+        (with("target", json!("https://user:word@hooks.example/in")), "webhook.invalid"),
+        (with("target", json!("ftp://hooks.example/in")), "webhook.invalid"),
+        (with("target", json!(format!("https://hooks.example/{}", "x".repeat(1024)))), "webhook.invalid"),
         (with("secret", json!("hunter2")), "webhook.invalid"),
         (with("secret", json!("whsec_c2hvcnQ=")), "webhook.invalid"),
         (with("secret", json!(7)), "request.invalid"),
@@ -554,9 +554,9 @@ async fn e14_what_no_webhook_may_be() {
         assert_eq!(answer.code(), code, "{body}");
         assert!(!answer.text().contains("hunter2"), "{}", answer.text());
     }
-    post(&world, "/v1/webhooks", &with("url", json!("http://127.0.0.1:7/in"))).await.ok();
+    post(&world, "/v1/webhooks", &with("target", json!("http://127.0.0.1:7/in"))).await.ok();
     // A private address behind https is refused where every address is judged: when it is to be connected to.
-    let private = post(&world, "/v1/webhooks", &with("url", json!("https://127.0.0.1:9/in"))).await.ok();
+    let private = post(&world, "/v1/webhooks", &with("target", json!("https://127.0.0.1:9/in"))).await.ok();
     let private = private["webhook"].as_str().unwrap();
     let failing = until(&world, private, |shown| !shown["failing"].is_null()).await;
     assert_eq!(failing["failing"]["code"], "egress.address_refused");

@@ -96,7 +96,7 @@ pub struct Endpoint {
     /// `whk_…`
     pub id: Id,
     /// Where events are sent.
-    pub url: String,
+    pub target: String,
     /// Which: exact kinds, or everything below a prefix (`flows.*`). Empty: all.
     pub kinds: Vec<String>,
     /// What it is for, in the words of whoever made it.
@@ -146,7 +146,7 @@ impl Endpoint {
 
     /// Scheme, host and port of the address.
     pub fn origin(&self) -> String {
-        egress::Target::parse(&self.url).map(|target| target.origin()).unwrap_or_default()
+        egress::Target::parse(&self.target).map(|target| target.origin()).unwrap_or_default()
     }
 
     /// The keys that sign at `now_ms`, newest first; an error's code if they cannot be had.
@@ -207,7 +207,7 @@ fn set_id() -> Id {
 #[serde(deny_unknown_fields)]
 pub struct CreateArgs {
     /// Where events are sent: `https://host/path`.
-    pub url: String,
+    pub target: String,
     /// What they are signed with: `whsec_` and base64 of 24 to 64 random bytes. It is sealed at once and never returned.
     #[serde(deserialize_with = "secret_read")]
     #[schemars(with = "String", extend("writeOnly" = true))]
@@ -391,7 +391,7 @@ fn create(deps: &Deps) -> Verb {
             let private_hosts = aiming.clone();
             async move {
                 let args: CreateArgs = parse(args)?;
-                let origin = checked_url(&private_hosts, &args.url)?;
+                let origin = checked_url(&private_hosts, &args.target)?;
                 let mut target = Target::of("access.tenant", view.tenant().id());
                 target.attributes =
                     json!({"origin": origin, "kinds": args.kinds.clone().unwrap_or_default()});
@@ -408,7 +408,7 @@ fn create(deps: &Deps) -> Verb {
             let (private_hosts, custody) = (planning.clone(), custody.clone());
             async move {
                 let args: CreateArgs = parse(args)?;
-                let origin = checked_url(&private_hosts, &args.url)?;
+                let origin = checked_url(&private_hosts, &args.target)?;
                 checked_secret(&args.secret)?;
                 let kinds = checked_kinds(args.kinds.unwrap_or_default())?;
                 let note = args.note.unwrap_or_default();
@@ -431,7 +431,7 @@ fn create(deps: &Deps) -> Verb {
                 let doc = Endpoint {
                     secrets: vec![sealed(&custody, stamp, &id, 1, &args.secret)],
                     id,
-                    url: args.url,
+                    target: args.target,
                     kinds,
                     note,
                     state: State::Active,
@@ -455,7 +455,7 @@ fn create(deps: &Deps) -> Verb {
                     &doc.id,
                     (Endpoint::KIND, &doc.id),
                     json!({
-                        "origin": origin, "url_sha256": hex::encode(&sha256(doc.url.as_bytes())),
+                        "origin": origin, "target_sha256": hex::encode(&sha256(doc.target.as_bytes())),
                         "kinds": doc.kinds, "cursor": doc.cursor,
                     }),
                 ));
@@ -624,7 +624,7 @@ pub(super) fn shown(doc: &Endpoint) -> Value {
         .collect();
     let about = doc.why.as_deref().and_then(super::schedule::about);
     json!({
-        "webhook": doc.id, "url": doc.url, "kinds": doc.kinds, "note": doc.note, "state": doc.state, "why": doc.why,
+        "webhook": doc.id, "target": doc.target, "kinds": doc.kinds, "note": doc.note, "state": doc.state, "why": doc.why,
         "cause": about, "secrets": secrets, "cursor": doc.cursor, "sent": doc.sent, "letters": doc.letters,
         "failing": doc.failing, "taken_at_ms": doc.taken_at_ms, "created_at_ms": doc.created_at_ms,
         "created_by": doc.created_by,
@@ -719,7 +719,7 @@ mod tests {
     fn endpoint(kinds: &[&str]) -> Endpoint {
         Endpoint {
             id: Id::parse("whk_1").unwrap(),
-            url: "https://x.example/in".into(),
+            target: "https://x.example/in".into(),
             kinds: kinds.iter().map(|row| (*row).to_owned()).collect(),
             note: String::new(),
             state: State::Active,

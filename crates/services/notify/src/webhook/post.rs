@@ -472,12 +472,12 @@ async fn deliver(
 ) -> Result<(), Failure> {
     let refused = |code| Failure { code, status: None, after_ms: None };
     // What the operator allows may have changed since the endpoint was made.
-    checked_url(&deps.private_hosts, &endpoint.url).map_err(|_| refused("webhook.invalid"))?;
-    let allow = allowlist(deps, &endpoint.url).ok_or_else(|| refused("webhook.invalid"))?;
+    checked_url(&deps.private_hosts, &endpoint.target).map_err(|_| refused("webhook.invalid"))?;
+    let allow = allowlist(deps, &endpoint.target).ok_or_else(|| refused("webhook.invalid"))?;
     let id = fact["id"].as_str().unwrap_or_default().to_owned();
     let timestamp_s = deps.harness.now_ms().div_euclid(1000);
     let body = event::cloud(index, fact).to_string();
-    let mut request = Request::new(Method::POST, endpoint.url.clone(), allow);
+    let mut request = Request::new(Method::POST, endpoint.target.clone(), allow);
     request.headers = vec![
         ("content-type".into(), event::MEDIA_TYPE.into()),
         ("webhook-signature".into(), super::signature::signatures(keys, &id, timestamp_s, body.as_bytes())),

@@ -279,7 +279,7 @@ mod tests {
     fn endpoint() -> Endpoint {
         Endpoint {
             id: Id::parse("whk_1").unwrap(),
-            url: "https://x.example/in".into(),
+            target: "https://x.example/in".into(),
             kinds: Vec::new(),
             note: String::new(),
             state: State::Active,
