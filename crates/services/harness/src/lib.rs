@@ -35,7 +35,7 @@ pub const CODES: &[(&str, &str)] = &[
     ("approval.insufficient", "policy now asks for more, or for other people, than approved the act"),
     ("contention", "too many changed the same thing at once; the act was given up after several tries"),
     ("idempotency.mismatch", "the idempotency key was used before with other arguments"),
-    (PRECONDITION, "the record has changed since the caller looked at it, so nothing was done"),
+    ("request.precondition", "the record has changed since the caller looked at it, so nothing was done"),
 ];
 
 /// The code of an act that found a record in another state than its caller named.

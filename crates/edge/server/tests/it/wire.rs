@@ -59,9 +59,14 @@ async fn an_act_on_a_record_can_depend_on_what_its_caller_saw() {
             let done = ask.clone().header("If-Match", &both).send().await;
             done.ok();
             if done.status == 200 {
-                // What was seen is not what is there now.
+                // What was seen is not what is there now, unless the act leaves the record as it is.
+                let now = looked.send().await;
+                let gone = now.status == 404;
+                if !gone && tag_of(&now).split('-').next() == tag.split('-').next() {
+                    assert_eq!(*act, "notify.webhook.test", "{act} changes its record");
+                    continue;
+                }
                 let again = ask.clone().header("If-Match", &tag).send().await;
-                let gone = looked.send().await.status == 404;
                 let expected = if gone { (404, "not_found") } else { (412, "request.precondition") };
                 assert_eq!((again.status, again.code().as_str()), expected, "{act}: {}", again.text());
             }
@@ -119,7 +124,7 @@ async fn whoever_has_a_representation_is_not_sent_it_again() {
     }
     assert!(seen.len() >= 8, "{seen:?}");
     // Lists have none, and neither has what is counted.
-    for path in ["/v1/principals", "/v1/runs", "/v1/accounts", "/v1/policy"] {
+    for path in ["/v1/principals", "/v1/runs", "/v1/accounts", "/v1/prices"] {
         let answer = world.admin(Method::Get, path).header("If-None-Match", "*").send().await;
         assert_eq!((answer.status, answer.header("etag")), (200, None), "{path}");
     }
