@@ -56,6 +56,7 @@ pub fn ctx(tenant: &TenantId) -> Ctx {
             kind: PrincipalKind::Person,
             roles: vec!["builder".into()],
             home: tenant.clone(),
+            rights: Default::default(),
         },
         on_behalf_of: Vec::new(),
         assurance: Assurance { method: "key".into(), level: 0, at_ms: 0, until_ms: None },

@@ -9,6 +9,16 @@ role_grants if {
 	input.action in data.writ.config.roles[role]
 }
 
+# A tenant's own role grants what it permits, as far as some role of a tenant's people has it: what the table takes from
+# all of those, it takes from a tenant's own roles too, and what is the platform's alone is in none of them.
+
+role_grants if {
+	some own in input.principal.permitting
+	is_string(own)
+	some role in data.writ.config.tenant_roles
+	input.action in data.writ.config.roles[role]
+}
+
 deny contains "access.role_missing" if not role_grants
 
 # Tenants. A resource that says whose it is must be the principal's own tenant's.
@@ -93,17 +103,19 @@ step_up contains "assurance.too_low" if {
 	input.context.assurance.level < data.writ.config.step_up[input.action]
 }
 
-# Nor does anybody make a key that proves more than they have proven.
+# Nor does anybody make a key, or the new secret of one, that proves more than they have proven.
+
+makes_key if input.action in {"access.key.create", "access.key.rotate"}
 
 step_up contains "assurance.too_low" if {
-	input.action == "access.key.create"
+	makes_key
 	input.resource.attributes.assurance > input.context.assurance.level
 }
 
 # Nor does anybody with an ordinary key make a key for somebody else: whoever has it acts, and approves, as that person.
 
 step_up contains "assurance.too_low" if {
-	input.action == "access.key.create"
+	makes_key
 	not owns
 	not proven_for_others
 }

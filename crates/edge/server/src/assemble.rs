@@ -11,6 +11,7 @@ use crate::counts::Counts;
 use crate::http::refused::Refused;
 use crate::own::{self, Own};
 use crate::{asyncapi, openapi, policy, providers};
+use access::key::seen::Seen;
 use act::{Auth, Call, Clock, Domain, Ids, JobSpec};
 use custody::{Custody, Keyring};
 use egress::{Egress, EgressConfig};
@@ -54,6 +55,8 @@ pub struct House {
     pub counts: Counts,
     /// What was turned away and is not yet recorded.
     pub refused: Arc<Refused>,
+    /// Uses of keys that are not recorded yet.
+    pub seen: Arc<Seen>,
 }
 
 /// What domains are made of.
@@ -92,7 +95,7 @@ pub fn domains(parts: &Parts) -> (Vec<Domain>, Evidence, notify::Deps) {
         webhook_call_ms: config.limits.webhook_call_ms,
     };
     let mut domains = vec![
-        access::domain(store, harness.cell().clone()),
+        access::domain(store, harness.cell().clone(), &harness.governor().role_tables()),
         governor::domain(harness.governor(), store),
         custody::domain(custody),
         billing::domain(),
@@ -191,7 +194,7 @@ pub async fn assemble(
     // Set once, here.
     let _ = contract.set(openapi::document(&domains));
     let _ = events.set(asyncapi::document(&domains));
-    let refused = Arc::new(Refused::default());
+    let (refused, seen) = (Arc::new(Refused::default()), Arc::new(Seen::default()));
     let house = House {
         config,
         harness,
@@ -203,6 +206,7 @@ pub async fn assemble(
         domains: domains.into(),
         counts,
         refused,
+        seen,
     };
     Ok(Assembled { house, admin_key })
 }

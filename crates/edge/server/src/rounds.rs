@@ -10,6 +10,7 @@ use crate::tasks::stopped;
 use act::Coded as _;
 use evidence::{SealError, Sealed};
 use futures::FutureExt as _;
+use harness::Terms;
 use kernel::TenantId;
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -24,6 +25,8 @@ use tokio::time::MissedTickBehavior;
 pub const SEAL_EVERY: Duration = Duration::from_secs(1);
 /// How often refused traffic is recorded.
 pub const REFUSED_EVERY: Duration = Duration::from_secs(60);
+/// How often uses of keys are recorded; each key at most once an hour.
+pub const SEEN_EVERY: Duration = Duration::from_secs(60);
 /// How often holds whose time has run out are let go, at most.
 pub const HOLDS_EVERY: Duration = Duration::from_secs(1);
 /// How often facts get their place in deferred mode, at most.
@@ -38,6 +41,7 @@ pub fn start(house: &House, set: &mut JoinSet<()>, stopping: &watch::Receiver<bo
     set.spawn(cards(house.clone(), stopping.clone()));
     set.spawn(notify::webhook::post::run(house.notify.clone(), stopping.clone()));
     set.spawn(every("refused traffic", REFUSED_EVERY, stopping.clone(), house.clone(), refused));
+    set.spawn(every("uses of keys", SEEN_EVERY, stopping.clone(), house.clone(), keys_seen));
     set.spawn(every("holds", HOLDS_EVERY, stopping.clone(), house.clone(), holds_expired));
     // By the injected clock, which no timer knows: looked at often, done when due.
     let look_ms = u64::try_from(house.config.policy_ttl_ms / 60).unwrap_or(0).clamp(100, 10_000);
@@ -183,6 +187,25 @@ pub async fn refused(house: House) {
         if let Err(error) = recorded {
             tracing::warn!(%error, code, count, "refused traffic could not be recorded; it will be tried again");
             house.refused.add(asker, code, count);
+        }
+    }
+}
+
+/// Records which keys were used; what cannot be recorded is tried again.
+pub async fn keys_seen(house: House) {
+    let now_ms = house.harness.now_ms();
+    for (tenant, keys) in house.seen.take(now_ms) {
+        let trace = house.harness.ids().id("trc", now_ms).to_string();
+        let ctx = house.harness.service("edge", &tenant, Vec::new(), &trace);
+        let args = serde_json::json!({"keys": keys});
+        match house.harness.act(&ctx, "access.key.note_use", args, Terms::default()).await {
+            Ok(_) => {}
+            // Recorded before the last start.
+            Err(fault) if fault.code == "request.state" => {}
+            Err(fault) => {
+                tracing::warn!(%fault, %tenant, "uses of keys could not be recorded; it will be tried again");
+                house.seen.put_back(&tenant, &keys);
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use kernel::{Id, TenantId};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// What sort of principal it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -36,10 +37,38 @@ pub struct Principal {
     pub id: Id,
     /// What sort.
     pub kind: PrincipalKind,
-    /// Role names, sorted.
+    /// Names of the roles that hold in the whole tenant it acts in, sorted.
     pub roles: Vec<String>,
     /// The tenant it belongs to, which may be the platform's.
     pub home: TenantId,
+    /// What else it may, and what its key is limited to.
+    #[serde(default)]
+    pub rights: Rights,
+}
+
+/// What a principal has besides roles in the whole tenant. Resolved when it is identified, and anew by whoever acts for
+/// it later; see `access::rights`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Rights {
+    /// Those of its roles that hold in every tenant, sorted.
+    pub platform: Vec<String>,
+    /// Roles that hold in one project only: project and role.
+    pub projects: Vec<(Id, String)>,
+    /// What those of these roles permit that the tenant made itself: acts and reads by the role's id.
+    pub own_roles: BTreeMap<String, Vec<String>>,
+    /// What the key in use is limited to.
+    pub key: KeyLimits,
+}
+
+/// What a key is limited to, within what its owner may.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct KeyLimits {
+    /// Acts and reads, exact or as `<domain>.<noun>.*`; `None`: all of the owner's.
+    pub acts: Option<Vec<String>>,
+    /// The one project in which it is good; `None`: wherever its owner is.
+    pub project: Option<Id>,
 }
 
 /// How the principal has proven who they are.

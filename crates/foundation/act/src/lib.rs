@@ -22,7 +22,7 @@ pub mod trace;
 mod verb;
 
 pub use args::parse;
-pub use ctx::{Assurance, Ctx, Principal, PrincipalKind};
+pub use ctx::{Assurance, Ctx, KeyLimits, Principal, PrincipalKind, Rights};
 pub use domain::{
     Auth, Call, Delivery, Domain, Events, Field, JobRun, JobSpec, Method, Param, Query, QueryCtx, Receive,
     Route, StreamSource,
@@ -31,4 +31,6 @@ pub use fault::{CODES, Class, Coded, Fault, internal};
 pub use ids::{Ids, SystemIds};
 pub use store::Clock;
 pub use trace::Trace;
-pub use verb::{ARGS_BYTES_MAX, ARGS_BYTES_MEMBER, AimFn, Draw, Plan, PlanFn, Resume, Stamp, Target, Verb};
+pub use verb::{
+    ARGS_BYTES_MAX, ARGS_BYTES_MEMBER, AimFn, Draw, Place, Plan, PlanFn, Resume, Stamp, Target, Verb,
+};

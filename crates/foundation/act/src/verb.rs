@@ -30,12 +30,31 @@ pub struct Target {
     pub attributes: Value,
     /// What an approver is shown, as (label, text) lines. Its digest is bound to the approval.
     pub preview: Vec<(String, String)>,
+    /// The project it stands in. What stands in none is reached by roles in the whole tenant only.
+    pub place: Option<Place>,
+}
+
+/// Where in a tenant a thing stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// `prj_…`
+    pub project: Id,
+    /// The project's workspace, `wks_…`.
+    pub workspace: Id,
+    /// The workspace's class: `development`, `staging` or `production`.
+    pub environment: &'static str,
 }
 
 impl Target {
     /// A target without attributes.
     pub fn of(kind: &'static str, id: &Id) -> Target {
-        Target { kind, id: id.clone(), attributes: Value::Object(Default::default()), preview: Vec::new() }
+        let attributes = Value::Object(Default::default());
+        Target { kind, id: id.clone(), attributes, preview: Vec::new(), place: None }
+    }
+
+    /// The same, standing in a project.
+    pub fn at(self, place: Option<Place>) -> Target {
+        Target { place, ..self }
     }
 }
 

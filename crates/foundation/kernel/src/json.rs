@@ -49,7 +49,10 @@ pub fn write_value(out: &mut Vec<u8>, value: &Value, depth: usize) -> Result<(),
         Value::Bool(true) => out.extend_from_slice(b"true"),
         Value::Bool(false) => out.extend_from_slice(b"false"),
         Value::Number(number) => {
-            let number = number.as_i64().filter(|n| n.abs() < INTEGER_LIMIT).ok_or(JsonError::Number)?;
+            let number = number
+                .as_i64()
+                .filter(|n| n.unsigned_abs() < INTEGER_LIMIT.unsigned_abs())
+                .ok_or(JsonError::Number)?;
             write_integer(out, number);
         }
         Value::String(text) => write_string(out, text),
@@ -361,6 +364,7 @@ mod tests {
         assert_eq!(canonical(&json!(1.5)), Err(JsonError::Number));
         assert_eq!(canonical(&json!(1i64 << 53)), Err(JsonError::Number));
         assert_eq!(canonical(&json!(u64::MAX)), Err(JsonError::Number));
+        assert_eq!(canonical(&json!(i64::MIN)), Err(JsonError::Number));
         assert_eq!(canonical(&json!({"é": 1})), Err(JsonError::Key));
         assert_eq!(canonical(&json!({"": 1})), Err(JsonError::Key));
         let mut deep = json!(1);

@@ -2,6 +2,7 @@
 
 use crate::key::KeyDoc;
 use crate::principal::PrincipalDoc;
+use crate::rights;
 use act::{Assurance, Class, Coded, Principal};
 use kernel::{Id, TenantId, hex, sha256};
 use store::key::Key;
@@ -14,7 +15,7 @@ pub const KEY_BYTES_MAX: usize = 256;
 /// Why somebody is not let in. The text is the same for every reason.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthenticateError {
-    /// Unknown, malformed, revoked or expired.
+    /// Unknown, malformed, revoked, expired, rotated away, or of somebody who is suspended.
     #[error("the API key is not valid")]
     Key,
     /// The principal does not belong to the tenant it named.
@@ -55,8 +56,8 @@ pub struct Authenticated {
     pub key: Id,
 }
 
-/// Checks a key. `wanted` is the tenant the caller names, if it names one: only a platform administrator may name
-/// another than its own.
+/// Checks a key. `wanted` is the tenant the caller names, if it names one: only somebody with a role in every tenant may
+/// name another than their own.
 pub async fn authenticate(
     store: &Store,
     text: &str,
@@ -75,9 +76,13 @@ pub async fn authenticate(
         .map_err(unavailable)?;
     // An unknown key is compared all the same, against something no secret hashes to, so that both take one path.
     let key = found.as_ref().map(|(_, row)| store::decode::<KeyDoc>(row)).transpose().map_err(unavailable)?;
+    let hash = sha256(secret.as_bytes());
     let expected = key.as_ref().and_then(|key| hex::decode32(&key.secret_sha256)).unwrap_or_default();
-    let matches = bool::from(sha256(secret.as_bytes()).ct_eq(&expected));
-    let (Some((home, _)), Some(key), true) = (found, key, matches) else {
+    let before = key.as_ref().and_then(|key| key.before.as_ref()).filter(|before| before.until_ms > now_ms);
+    let old = before.and_then(|before| hex::decode32(&before.secret_sha256)).unwrap_or_default();
+    let (matches, matches_old) = (hash.ct_eq(&expected), hash.ct_eq(&old));
+    let old_until_ms = before.filter(|_| !bool::from(matches)).map(|before| before.until_ms);
+    let (Some((home, _)), Some(key), true) = (found, &key, bool::from(matches | matches_old)) else {
         return Err(AuthenticateError::Key);
     };
     if key.revoked_at_ms.is_some() || key.expires_at_ms.is_some_and(|at_ms| at_ms <= now_ms) {
@@ -86,27 +91,28 @@ pub async fn authenticate(
     let row = store.record(&home, PrincipalDoc::KIND, &key.principal).await.map_err(unavailable)?;
     let owner = row.map(|row| store::decode::<PrincipalDoc>(&row)).transpose().map_err(unavailable)?;
     let owner = owner.ok_or(AuthenticateError::Key)?.doc;
-    let tenant = match wanted {
-        None => home.clone(),
-        Some(wanted) if *wanted == home => home.clone(),
-        Some(wanted) => {
-            let platform_admin =
-                home == TenantId::platform() && owner.roles.iter().any(|role| role == "platform_admin");
-            if !platform_admin || store.head(wanted).await.map_err(unavailable)?.is_none() {
-                return Err(AuthenticateError::Tenant);
-            }
-            wanted.clone()
-        }
-    };
+    if owner.suspended_at_ms.is_some() {
+        return Err(AuthenticateError::Key);
+    }
+    let tenant = wanted.unwrap_or(&home).clone();
+    let principal = rights::resolve(store, &home, &tenant, &owner, key.limits.clone(), now_ms)
+        .await
+        .map_err(unavailable)?;
+    if tenant != home
+        && (principal.rights.platform.is_empty() || store.head(&tenant).await.map_err(unavailable)?.is_none())
+    {
+        return Err(AuthenticateError::Tenant);
+    }
     Ok(Authenticated {
-        principal: Principal { id: owner.id, kind: owner.kind, roles: owner.roles, home },
+        principal,
         tenant,
         assurance: Assurance {
             method: "key".into(),
             level: key.level,
             at_ms: now_ms,
-            until_ms: key.expires_at_ms,
+            // What was proven with an old secret ends with it.
+            until_ms: key.expires_at_ms.into_iter().chain(old_until_ms).min(),
         },
-        key: key.doc.id,
+        key: key.id.clone(),
     })
 }

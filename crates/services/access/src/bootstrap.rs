@@ -1,9 +1,10 @@
 //! The first tenants and their administrators, before there is anybody who could permit anything.
 
+use crate::binding::Scope;
 use crate::key::KeyDoc;
 use crate::principal::PrincipalDoc;
 use crate::tenant::{TenantDoc, genesis};
-use act::{Draw as _, Ids, PrincipalKind};
+use act::{Draw as _, Ids, KeyLimits};
 use kernel::changeset::Changeset;
 use kernel::permit::Authority;
 use kernel::{Id, TenantId};
@@ -49,13 +50,7 @@ pub async fn bootstrap(
         assurance: Some("bootstrap".into()),
         trace: ids.id("trc", at_ms).to_string(),
     };
-    let doc = PrincipalDoc {
-        id: admin.clone(),
-        name: "admin".into(),
-        kind: PrincipalKind::Person,
-        roles: vec!["platform_admin".into()],
-        created_at_ms: at_ms,
-    };
+    let doc = PrincipalDoc::first(admin.clone(), "admin", "platform_admin", Scope::Platform, at_ms);
     let mut draft = genesis(at_ms, &plan.cell, &platform, doc, ids.id("fct", at_ms));
     draft.put_new(&KeyDoc {
         id: key.clone(),
@@ -66,6 +61,9 @@ pub async fn bootstrap(
         created_at_ms: at_ms,
         expires_at_ms: None,
         revoked_at_ms: None,
+        limits: KeyLimits::default(),
+        before: None,
+        rotated_at_ms: None,
     });
     let name = plan.tenant.as_str().trim_start_matches("ten_").to_owned();
     draft.put_new(&TenantDoc { id: plan.tenant.id().clone(), name, created_at_ms: at_ms });
@@ -79,13 +77,7 @@ pub async fn bootstrap(
         Err(error) => return Err(error),
     };
     // A crash between the two leaves a platform without its first tenant; the next start completes it.
-    let owner = PrincipalDoc {
-        id: ids.id("prn", at_ms),
-        name: "owner".into(),
-        kind: PrincipalKind::Person,
-        roles: vec!["tenant_admin".into()],
-        created_at_ms: at_ms,
-    };
+    let owner = PrincipalDoc::first(ids.id("prn", at_ms), "owner", "tenant_admin", Scope::Tenant, at_ms);
     let draft = genesis(at_ms, &plan.cell, &plan.tenant, owner, ids.id("fct", at_ms));
     match store.commit(fits(Changeset::genesis(plan.tenant.clone(), authority, draft))?).await {
         Ok(_) | Err(CommitError::Log) => Ok(created),

@@ -1,8 +1,10 @@
 //! Tenants. Creating one is an act of the platform; its log is opened by a job, because a log begins with a genesis in
 //! the tenant itself and one commit never spans two tenants.
 
-use crate::principal::{Guard, PrincipalDoc, fold, guard_id, name_check};
-use act::{Auth, Call, Draw as _, Fault, JobRun, Method, Plan, PrincipalKind, Route, Target, Verb, parse};
+use crate::binding::Scope;
+use crate::guard::{Guard, guard_id};
+use crate::principal::{PrincipalDoc, fold, name_check};
+use act::{Auth, Call, Draw as _, Fault, JobRun, Method, Plan, Route, Target, Verb, parse};
 use futures::FutureExt as _;
 use kernel::changeset::{Changeset, Draft};
 use kernel::permit::{Authority, JobKind};
@@ -155,13 +157,7 @@ pub fn open_run(store: Store, cell: Arc<str>) -> JobRun {
             let (Ok(opened), Ok(noted)) = (Id::parse(&format!("fct_{suffix}")), Id::parse(&format!("fct_{suffix}-n"))) else {
                 return;
             };
-            let admin = PrincipalDoc {
-                id: open.admin,
-                name: open.admin_name,
-                kind: PrincipalKind::Person,
-                roles: vec!["tenant_admin".into()],
-                created_at_ms: at_ms,
-            };
+            let admin = PrincipalDoc::first(open.admin, &open.admin_name, "tenant_admin", Scope::Tenant, at_ms);
             let authority: Authority = lease.authority.clone();
             let draft = genesis(at_ms, &cell, &open.tenant, admin, opened);
             let committed = match Changeset::genesis(open.tenant.clone(), authority, draft) {
@@ -209,6 +205,26 @@ pub fn routes() -> Vec<Route> {
             summary: "Create a tenant",
             auth: Auth::Principal,
             call: Call::Verb("access.tenant.create"),
+            query: &[],
+        },
+        Route {
+            method: Method::Get,
+            path: "/v1/tenants/{tenant}",
+            operation: "tenant_show",
+            summary: "Show a tenant (of the platform)",
+            auth: Auth::Principal,
+            call: Call::Query(
+                "access.tenant.read",
+                Arc::new(|query| {
+                    async move {
+                        let id = query.id("tenant", "tenant")?;
+                        let doc = query.view.peek::<TenantDoc>(&id).await?;
+                        let doc = doc.ok_or_else(|| Fault::not_found("tenant"))?.doc;
+                        Ok(json!({"id": doc.id, "name": doc.name, "created_at_ms": doc.created_at_ms}))
+                    }
+                    .boxed()
+                }),
+            ),
             query: &[],
         },
         Route {

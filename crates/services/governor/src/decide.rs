@@ -12,6 +12,7 @@ use crate::approval::separation::people_counted;
 use crate::approval::{GrantedBy, Rules};
 use crate::checking::Checking;
 use crate::policy::{Compiled, KeyRing, PolicyInput, engine, input};
+use access::rights;
 use act::{Class, Ctx, Fault, Ids, PrincipalKind, Target, Verb};
 use kernel::permit::{Authority, Decision, Mint, Refusal};
 use kernel::{Digest, Effect, Grant, Id, Permit, TenantId, Verdict, commitment, hex};
@@ -173,6 +174,12 @@ impl Governor {
         self.0.rules.read().clone()
     }
 
+    /// A look at what built-in roles permit, as the platform's policy in force says: for `access`.
+    pub fn role_tables(&self) -> rights::Tables {
+        let governor = self.clone();
+        Arc::new(move || governor.0.rules.read().table())
+    }
+
     /// Decides on an act.
     pub fn decide(&self, question: &Question<'_>) -> Ruling {
         let ctx = question.ctx;
@@ -189,6 +196,13 @@ impl Governor {
                     engine::decide(&[platform], &input).merge(Verdict::deny("policy.own_unusable"))
                 }
             },
+        };
+        // A key is good for what it is limited to, whatever any policy says.
+        let project = question.target.place.as_ref().map(|place| &place.project);
+        let verdict = if rights::key_covers(&ctx.principal.rights.key, project, question.verb.act) {
+            verdict
+        } else {
+            verdict.merge(Verdict::deny("access.key_scope"))
         };
         let policy = platform.map(|platform| match &own {
             None | Some(Own::Unusable) => hex::encode(&platform.digest()),
@@ -259,12 +273,15 @@ impl Governor {
     fn input(&self, question: &Question<'_>, granted: Option<&Granted>) -> PolicyInput {
         let ctx = question.ctx;
         let object = |value: &Value| value.as_object().cloned().unwrap_or_default();
+        let place = question.target.place.as_ref();
+        let project = place.map(|place| &place.project);
         PolicyInput {
             version: input::InputVersion,
             principal: input::Principal {
                 id: ctx.principal.id.to_string(),
                 kind: ctx.principal.kind.as_str().to_owned(),
-                roles: ctx.principal.roles.clone(),
+                roles: rights::roles_at(&ctx.principal, project),
+                permitting: rights::permitting(&ctx.principal, project, question.verb.act),
                 tenant: ctx.tenant.to_string(),
             },
             action: question.verb.act.to_owned(),
@@ -272,6 +289,9 @@ impl Governor {
                 kind: question.target.kind.to_owned(),
                 id: question.target.id.to_string(),
                 attributes: object(&question.target.attributes),
+                project: place.map(|place| place.project.to_string()),
+                workspace: place.map(|place| place.workspace.to_string()),
+                environment: place.map(|place| place.environment.to_owned()),
             },
             args: object(question.args),
             context: input::Context {

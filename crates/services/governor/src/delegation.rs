@@ -161,7 +161,18 @@ pub(crate) async fn read_for(
         return Err(missing());
     }
     let giver = view.get::<PrincipalDoc>(&stored.from).await?.ok_or_else(missing)?;
-    Ok((stored.doc.clone(), giver.roles.clone()))
+    let giver = access::rights::resolve_in(view, &giver, Default::default()).await?;
+    Ok((stored.doc.clone(), giver.roles))
+}
+
+/// The roles that somebody has in the whole tenant now, to be shown: what is delegated is decided with those. `None`: there
+/// is no such person.
+pub(crate) async fn roles_of(view: &View, person: &Id) -> Result<Option<Vec<String>>, Fault> {
+    let Some(doc) = view.peek::<PrincipalDoc>(person).await? else { return Ok(None) };
+    let tenant = view.tenant();
+    let known =
+        access::rights::resolve(view.store(), tenant, tenant, &doc, Default::default(), view.at_ms()).await?;
+    Ok(Some(known.roles))
 }
 
 /// The verbs.

@@ -250,6 +250,7 @@ impl Harness {
                 kind: PrincipalKind::Service,
                 roles: vec!["service".into()],
                 home: tenant.clone(),
+                rights: Default::default(),
             },
             on_behalf_of,
             assurance: act::Assurance { method: "internal".into(), level: 1, at_ms: now_ms, until_ms: None },

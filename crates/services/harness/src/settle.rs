@@ -13,6 +13,7 @@
 
 use crate::{Done, Harness, Terms, Why};
 use access::principal::PrincipalDoc;
+use access::rights;
 use act::{Class, Ctx, Draw as _, Fault, JobSpec, PrincipalKind};
 use futures::FutureExt as _;
 use governor::approval::timeline::{self, Due};
@@ -144,10 +145,17 @@ async fn granted(harness: &Harness, lease: Lease, approval: &Stored<Approval>) -
     let mut ctx = Ctx { idempotency_key: None, ..approval.requester.clone() };
     if ctx.principal.kind != PrincipalKind::Service {
         let row = harness.store().record(&ctx.principal.home, PrincipalDoc::KIND, &ctx.principal.id).await?;
-        ctx.principal.roles = match row {
-            Some(row) => store::decode::<PrincipalDoc>(&row)?.doc.roles,
-            None => Vec::new(),
-        };
+        let key = ctx.principal.rights.key.clone();
+        match row.map(|row| store::decode::<PrincipalDoc>(&row)).transpose()? {
+            Some(doc) => {
+                let (store, home, now_ms) = (harness.store(), ctx.principal.home.clone(), harness.now_ms());
+                ctx.principal = rights::resolve(store, &home, &ctx.tenant, &doc, key, now_ms).await?;
+            }
+            None => {
+                ctx.principal.roles = Vec::new();
+                ctx.principal.rights = act::Rights { key, ..act::Rights::default() };
+            }
+        }
     }
     match harness
         .carry_out(&ctx, &approval.act, &approval.args, &Terms::default(), Why::Approved(approval))

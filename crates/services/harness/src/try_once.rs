@@ -267,7 +267,8 @@ impl Attempt<'_> {
             target: (target.kind.to_owned(), target.id.clone()),
             preview: target.preview.clone(),
             preview_digest: digest,
-            requester: self.ctx.clone(),
+            project: target.place.as_ref().map(|place| place.project.clone()),
+            requester: requester(self.ctx),
             tier,
             needed: verdict.obligations.approvals.max(1),
             grants: Vec::new(),
@@ -292,6 +293,13 @@ impl Attempt<'_> {
         );
         (approval, draft)
     }
+}
+
+/// Who asked, without the rights that they will be given anew when the act is carried out.
+fn requester(ctx: &Ctx) -> Ctx {
+    let mut ctx = ctx.clone();
+    ctx.principal.rights = act::Rights { key: ctx.principal.rights.key, ..act::Rights::default() };
+    ctx
 }
 
 fn reads(view: View) -> Result<Vec<store::Read>, Fault> {

@@ -149,6 +149,22 @@ pub fn amend(operation: &Operation, command: Command) -> Command {
         ("webhook", "create" | "rotate") => command.mut_arg("secret", |arg| {
             arg.required(false).help("What events are signed with (whsec_…); made and shown once, if absent")
         }),
+        ("key", "rotate") => command.mut_arg("secret_sha256", |arg| arg.required(false).hide(true)).arg(
+            Arg::new("overlap")
+                .long("overlap")
+                .value_name("30m|8h|7d")
+                .value_parser(span_ms)
+                .conflicts_with("overlap_ms")
+                .help("How long the old secret goes on; --overlap-ms 0 ends it at once"),
+        ),
+        ("binding", "create") => command.arg(
+            Arg::new("ends-in")
+                .long("ends-in")
+                .value_name("30m|8h|7d")
+                .value_parser(span_ms)
+                .conflicts_with("ends_at_ms")
+                .help("When it ends, counted from now"),
+        ),
         // A bundle is a file; its base64 is for those who have it already.
         ("policy", "publish") => command
             .mut_arg("bundle_base64", |arg| arg.required(false).hide(true).conflicts_with("bundle"))
@@ -208,13 +224,19 @@ pub async fn prepare(
 ) -> Result<Option<String>, Failure> {
     let Some(Value::Object(body)) = body else { return Ok(None) };
     // Asked for by name only where the command has it: another command does not know the option.
-    if (operation.noun.as_str(), operation.verb.as_str()) == ("key", "create")
-        && let Some(span_ms) = matches.get_one::<i64>("expires-in")
-    {
-        body.insert("expires_at_ms".into(), json!(SystemClock.now_ms().saturating_add(*span_ms)));
+    let (option, member) = match (operation.noun.as_str(), operation.verb.as_str()) {
+        ("key", "create") => (Some("expires-in"), "expires_at_ms"),
+        ("binding", "create") => (Some("ends-in"), "ends_at_ms"),
+        ("key", "rotate") => (Some("overlap"), "overlap_ms"),
+        _ => (None, ""),
+    };
+    if let Some(span_ms) = option.and_then(|option| matches.get_one::<i64>(option)) {
+        // An overlap is a span; the others are times.
+        let from_ms = if member == "overlap_ms" { 0 } else { SystemClock.now_ms() };
+        body.insert(member.into(), json!(from_ms.saturating_add(*span_ms)));
     }
     match (operation.noun.as_str(), operation.verb.as_str()) {
-        ("key", "create") if !body.contains_key("secret_sha256") => {
+        ("key", "create" | "rotate") if !body.contains_key("secret_sha256") => {
             let secret = hex::encode(&act::SystemIds.entropy());
             body.insert("secret_sha256".into(), json!(hex::encode(&sha256(secret.as_bytes()))));
             Ok(Some(secret))

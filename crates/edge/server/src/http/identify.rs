@@ -50,6 +50,7 @@ impl Presented {
     pub async fn identify(&self, app: &App, id: &RequestId) -> Result<Ctx, Fault> {
         let now_ms = app.house.harness.now_ms();
         let known = authenticate(&app.house.store, &self.key, self.tenant.as_ref(), now_ms).await?;
+        app.house.seen.note(&known.principal.home, &known.key, now_ms);
         Ok(Ctx {
             tenant: known.tenant,
             principal: known.principal,

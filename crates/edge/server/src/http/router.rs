@@ -22,7 +22,7 @@ use super::refused::{Asker, Source};
 use super::request_id::RequestId;
 use super::{App, refuse, stream};
 use crate::tasks::TaskError;
-use access::reads::may_read;
+use access::rights::{Reach, reach};
 use act::{Auth, Call, Class, Ctx, Fault, Method, QueryCtx, Receive, Route};
 use axum::Router;
 use axum::body::Body;
@@ -197,10 +197,12 @@ async fn bytes(app: &App, headers: &HeaderMap, body: Body, more: usize) -> Resul
 
 /// Whether the caller may read under `permission`.
 pub fn readable(ctx: &Ctx, permission: &str) -> Result<(), Fault> {
-    if may_read(&ctx.principal.roles, permission) {
-        Ok(())
-    } else {
-        Err(Fault::new(Class::Denied, "access.read_denied", "none of your roles may read this"))
+    match reach(&ctx.principal, permission) {
+        // What is not theirs the read itself leaves out.
+        Reach::All | Reach::Projects(_) => Ok(()),
+        Reach::None => {
+            Err(Fault::new(Class::Denied, "access.read_denied", "none of your roles may read this"))
+        }
     }
 }
 

@@ -101,6 +101,12 @@ pub const STORIES: &[(&str, Story)] = &[
         }
         .boxed()
     }),
+    ("access.key.note_use", |world| {
+        async {
+            server::rounds::keys_seen(world.house().clone()).await;
+        }
+        .boxed()
+    }),
     // The last one: after it no model is called any more.
     ("billing.budget.exhaust", |world| {
         async {
@@ -132,10 +138,78 @@ pub const EXAMPLES: &[(&str, Prepare)] = &[
         }
         .boxed()
     }),
-    ("access.principal.roles_set", |world| {
+    ("access.principal.suspend", |world| {
         async {
-            let (principal, _) = world.principal(&world.unused("roles example"), &["operator"]).await;
-            by_admin(world, json!({"principal": principal, "roles": ["auditor"]}))
+            let (principal, _) = world.principal(&world.unused("suspend example"), &["operator"]).await;
+            by_admin(world, json!({"principal": principal}))
+        }
+        .boxed()
+    }),
+    ("access.principal.resume", |world| {
+        async {
+            let (principal, _) = world.principal(&world.unused("resume example"), &["operator"]).await;
+            let suspend = by_admin(world, json!({"principal": principal}));
+            carry_out(world, "access.principal.suspend", &suspend).send().await.ok();
+            suspend
+        }
+        .boxed()
+    }),
+    ("access.binding.create", |world| {
+        async {
+            let (principal, _) = world.principal(&world.unused("binding example"), &["operator"]).await;
+            by_admin(world, json!({"principal": principal, "role": "auditor"}))
+        }
+        .boxed()
+    }),
+    ("access.binding.remove", |world| {
+        async {
+            let (principal, _) = world.principal(&world.unused("unbinding example"), &["operator"]).await;
+            by_admin(world, json!({"binding": principal.replace("prn_", "bnd_") + ".1"}))
+        }
+        .boxed()
+    }),
+    ("access.role.create", |world| async { by_admin(world, role(world)) }.boxed()),
+    ("access.role.set", |world| {
+        async {
+            let role = made(world, "access.role.create", role(world)).await;
+            by_admin(world, json!({"role": role, "acts": ["flows.run.start"]}))
+        }
+        .boxed()
+    }),
+    ("access.role.retire", |world| {
+        async {
+            let role = made(world, "access.role.create", role(world)).await;
+            by_admin(world, json!({"role": role}))
+        }
+        .boxed()
+    }),
+    ("access.workspace.create", |world| async { by_admin(world, workspace(world)) }.boxed()),
+    ("access.workspace.archive", |world| {
+        async {
+            let workspace = made(world, "access.workspace.create", workspace(world)).await;
+            by_admin(world, json!({"workspace": workspace}))
+        }
+        .boxed()
+    }),
+    ("access.project.create", |world| {
+        async {
+            let workspace = made(world, "access.workspace.create", workspace(world)).await;
+            by_admin(world, json!({"name": plain(world), "workspace": workspace}))
+        }
+        .boxed()
+    }),
+    ("access.project.archive", |world| {
+        async {
+            let project = project(world).await;
+            by_admin(world, json!({"project": project}))
+        }
+        .boxed()
+    }),
+    ("access.key.rotate", |world| {
+        async {
+            let (_, key) = world.principal(&world.unused("rotate example"), &["operator"]).await;
+            let hash = hex::encode(&sha256(b"a secret after that"));
+            by_admin(world, json!({"key": key.split('.').next().unwrap(), "secret_sha256": hash}))
         }
         .boxed()
     }),
@@ -505,7 +579,33 @@ async fn polled(world: &World) -> String {
 
 /// A budget that nobody has set.
 fn budget(world: &World) -> Value {
-    json!({"level": "project", "name": world.unused("example"), "amount": 1_000_000, "period": "month"})
+    json!({"level": "workflow", "name": world.unused("example"), "amount": 1_000_000, "period": "month"})
+}
+
+/// A name that nothing has.
+fn plain(world: &World) -> String {
+    world.unused("example").replace(' ', "-")
+}
+
+/// A role that nobody has made.
+fn role(world: &World) -> Value {
+    json!({"name": plain(world), "acts": ["flows.run.*"]})
+}
+
+/// A workspace that nobody has made.
+fn workspace(world: &World) -> Value {
+    json!({"name": plain(world), "environment": "staging"})
+}
+
+/// Makes a named thing; its name.
+async fn made(world: &World, act: &str, args: Value) -> Value {
+    carry_out(world, act, &by_admin(world, args)).send().await.ok()["name"].clone()
+}
+
+/// The name of a project.
+async fn project(world: &World) -> Value {
+    let workspace = made(world, "access.workspace.create", workspace(world)).await;
+    made(world, "access.project.create", json!({"name": plain(world), "workspace": workspace})).await
 }
 
 /// A connection to a Slack that nobody is behind.

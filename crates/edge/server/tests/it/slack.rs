@@ -416,8 +416,8 @@ async fn rights_are_looked_at_when_somebody_clicks() {
     let room = Room::open(&world).await;
     let (joe, _) = room.linked("U0JOE", &["approver"]).await;
     let (_, _) = room.linked("U0EVE", &["approver", "tenant_admin"]).await;
-    let roles = json!({"roles": ["operator"]});
-    room.world.admin(Method::Put, &format!("/v1/principals/{joe}/roles")).json(&roles).send().await.ok();
+    let binding = joe.replace("prn_", "bnd_") + ".1";
+    room.world.admin(Method::Delete, &format!("/v1/bindings/{binding}")).json(&json!({})).send().await.ok();
     let approval = room.asked("waits").await;
     let answered = room.clicked(&approval, "U0JOE", "approval_grant").await;
     assert_eq!((&answered["decided"], &answered["code"]), (&json!(false), &json!("access.role_missing")));

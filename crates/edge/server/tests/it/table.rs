@@ -144,6 +144,25 @@ async fn recorded(world: &World, act: &str, tenant: &TenantId, from: u64) {
 }
 
 #[tokio::test]
+async fn every_permission_of_a_read_is_one_that_roles_can_name() {
+    let world = World::start().await;
+    let asked: BTreeSet<&str> = world
+        .house()
+        .domains
+        .iter()
+        .flat_map(|domain| &domain.routes)
+        .filter(|route| route.auth == act::Auth::Principal)
+        .filter_map(|route| match &route.call {
+            Call::Query(permission, _) | Call::Stream(permission, _) => Some(*permission),
+            Call::Verb(_) | Call::Receive(_) => None,
+        })
+        .collect();
+    let known: BTreeSet<&str> = access::reads::PERMISSIONS.iter().copied().collect();
+    assert_eq!(asked, known);
+    world.running.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_table_that_contradicts_itself_is_found() {
     let world = World::start().await;
     assert_eq!(server::assemble::table_misfits(&world.house().domains), Vec::<String>::new());

@@ -638,6 +638,7 @@ impl Poller {
                 kind: PrincipalKind::Integration,
                 roles: vec!["integration".into()],
                 home: tenant.clone(),
+                rights: Default::default(),
             },
             on_behalf_of: Vec::new(),
             assurance: Assurance { method: "poll".into(), level: 0, at_ms: now_ms, until_ms: None },

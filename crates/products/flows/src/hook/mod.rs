@@ -208,6 +208,7 @@ fn ctx(tenant: &TenantId, connector: &Connector, delivery: &str, trace: &str, no
             kind: PrincipalKind::Integration,
             roles: vec!["integration".into()],
             home: tenant.clone(),
+            rights: Default::default(),
         },
         on_behalf_of: Vec::new(),
         assurance: Assurance { method: "signature".into(), level: 0, at_ms: now_ms, until_ms: None },

@@ -183,7 +183,7 @@ async fn aim(view: &View, args: &Value) -> Result<Target, Fault> {
     request::params_check(action, &params)
         .map_err(|error| Fault::invalid("flows.params_invalid", error.to_string()))?;
     let host = version.host().unwrap_or_default();
-    let mut target = Target::of(RunDoc::KIND, &run.id);
+    let mut target = run.target(view).await?;
     target.attributes = json!({
         "connector": args.connector, "action": args.action, "effect_class": action.effect.as_str(),
         "host": host, "hosts_allowed": [host], "fields": request::fields_written(action, &params, &marker),
@@ -356,7 +356,7 @@ fn tool_close() -> Verb {
             async move {
                 let args: CloseArgs = act::parse(args)?;
                 let run = run_read(view, args.args["run"].as_str().unwrap_or_default()).await?;
-                Ok(Target::of(RunDoc::KIND, &run.id))
+                run.target(view).await
             }
             .boxed()
         }),
@@ -432,7 +432,7 @@ fn approval_pass() -> Verb {
             async move {
                 let args: PassArgs = act::parse(args)?;
                 let run = run_read(view, &args.run).await?;
-                let mut target = Target::of(RunDoc::KIND, &run.id);
+                let mut target = run.target(view).await?;
                 target.attributes =
                     json!({"workflow": run.workflow, "tier": args.tier, "approvals": args.approvals});
                 target.preview = vec![("Checkpoint".into(), format!("{} of {}", args.step, run.workflow))];

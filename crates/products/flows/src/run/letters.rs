@@ -11,7 +11,7 @@
 //! | none | nothing was in flight | the step is tried again |
 //! | in doubt | it may have had its effect | the run looks, if its action lets it be looked for; else say `applied` |
 
-use super::routes::{in_flight, listed};
+use super::routes::{PROJECT, dead, in_flight, readable};
 use super::{RunDoc, Status};
 use crate::page;
 use act::{Auth, Call, Fault, Method, QueryCtx, Route};
@@ -19,19 +19,18 @@ use futures::FutureExt as _;
 use kernel::{hex, json as canonical, sha256};
 use serde_json::{Value, json};
 use std::sync::Arc;
-use store::key::Key;
 
 const READ: &str = "flows.run.read";
 
 async fn list(query: QueryCtx<'_>) -> Result<Value, Fault> {
-    let range = page::range(&query, "status", Key::new().text(Status::Dead.as_str()).bytes(), false)?;
-    listed(&query, range).await
+    dead(&query).await
 }
 
 async fn show(query: QueryCtx<'_>) -> Result<Value, Fault> {
-    let id = query.id("run", "dead letter")?;
-    let run = query.view.peek::<RunDoc>(&id).await?.filter(|run| run.status == Status::Dead);
-    let run = run.ok_or_else(|| Fault::not_found("dead letter"))?;
+    let run = readable(&query, "dead letter").await?;
+    if run.status != Status::Dead {
+        return Err(Fault::not_found("dead letter"));
+    }
     Ok(letter(&run))
 }
 
@@ -40,7 +39,7 @@ fn letter(run: &RunDoc) -> Value {
     let about = code.and_then(|code| crate::CODES.iter().find(|(known, _)| *known == code));
     let digest = canonical::canonical(&run.event).map(|bytes| hex::encode(&sha256(&bytes))).ok();
     json!({
-        "run": run.id, "workflow": run.workflow, "workflow_digest": run.workflow_digest,
+        "run": run.id, "workflow": run.workflow, "project": run.project, "workflow_digest": run.workflow_digest,
         "connectors": run.connectors, "step": run.step, "error": run.error, "cause": about.map(|(_, line)| line),
         "page": code.map(|code| format!("docs/errors/{code}.md")), "attempts": run.attempts, "crashes": run.crashes,
         "part_of": run.strand.as_ref().map(|strand| &strand.parent),
@@ -68,7 +67,7 @@ pub fn routes() -> Vec<Route> {
             "dead_letter_list",
             "List dead letters, oldest first",
             Call::Query(READ, Arc::new(|query| list(query).boxed())),
-            &page::PARAMS,
+            &[PROJECT, page::AFTER, page::LIMIT],
         ),
         row(
             Method::Get,

@@ -363,6 +363,9 @@ pub struct RunDoc {
     /// Pinned versions of the workflows that its steps run: name to digest.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub workflows: BTreeMap<String, String>,
+    /// Name of the project that its workflow belonged to when it started: who pays, and whose roles reach it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project: Option<String>,
 }
 
 fn is_zero(count: &u32) -> bool {
@@ -396,7 +399,9 @@ impl Document for RunDoc {
         if self.strand.is_none() {
             // A strand is found by its state, or through its run; lists of runs show what people started.
             indexes.push(("time", created(Key::new())));
-            indexes.push(("workflow", created(Key::new().text(&self.workflow))));
+            if let Some(project) = &self.project {
+                indexes.push(("project", created(Key::new().text(project))));
+            }
         }
         indexes.extend(
             self.wrote.iter().map(|wrote| ("wrote", wrote_key(&wrote.object).integer(wrote.count).bytes())),
@@ -454,6 +459,12 @@ impl RunDoc {
             members.insert("unmeasured_micros".into(), self.unmeasured_micros.into());
         }
         outcome
+    }
+
+    /// Where it stands: in the project of its workflow, if that has one.
+    pub(crate) async fn target(&self, view: &store::View) -> Result<act::Target, act::Fault> {
+        let place = access::project::place_of(view, self.project.as_deref()).await?;
+        Ok(act::Target::of(RunDoc::KIND, &self.id).at(place))
     }
 
     /// What templates see.

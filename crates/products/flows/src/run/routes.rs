@@ -2,6 +2,8 @@
 
 use super::{RunDoc, Status};
 use crate::page;
+use access::project::{project_id, project_name};
+use access::rights;
 use act::{Auth, Call, Fault, Method, Param, QueryCtx, Route};
 use futures::FutureExt as _;
 use serde_json::{Value, json};
@@ -10,14 +12,16 @@ use store::Range;
 use store::key::Key;
 
 const READ: &str = "flows.run.read";
+/// One project.
+pub(super) const PROJECT: Param = Param { name: "project", summary: "Only those of this project" };
 const STATES: &[&str] =
     &["running", "waiting", "dead", "done", "denied", "expired", "void", "needs_human", "cancelled"];
 
 /// A run without its content, as lists show it.
 pub fn summary(run: &RunDoc) -> Value {
     json!({
-        "id": run.id, "workflow": run.workflow, "status": run.state(), "outcome": run.outcome, "step": run.step,
-        "approval": run.approval, "cost_micros": run.cost_micros,
+        "id": run.id, "workflow": run.workflow, "project": run.project, "status": run.state(),
+        "outcome": run.outcome, "step": run.step, "approval": run.approval, "cost_micros": run.cost_micros,
         "unmeasured_micros": run.unmeasured_micros, "error": run.error.as_ref().map(|error| &error.code),
         "created_at_ms": run.created_at_ms, "event_at_ms": run.event_at_ms, "waited_ms": run.waited_ms,
         "written_back_at_ms": run.written_back_at_ms, "finished_at_ms": run.finished_at_ms, "replays": run.replays,
@@ -66,7 +70,30 @@ pub(super) fn in_flight(run: &RunDoc) -> Value {
     })))
 }
 
+/// The project that a list is narrowed to, as runs name it. Whoever reads only in projects has to name one of those.
+fn project(query: &QueryCtx<'_>) -> Result<Option<String>, Fault> {
+    let id = match query.param("project") {
+        None => None,
+        Some(text) => Some(project_id(text).ok_or_else(|| Fault::not_found("project"))?),
+    };
+    rights::reach(&query.ctx.principal, READ).check(id.as_ref())?;
+    Ok(id.map(|id| project_name(&id).to_owned()))
+}
+
+/// Reads a run that the caller may read.
+pub(super) async fn readable(query: &QueryCtx<'_>, what: &str) -> Result<RunDoc, Fault> {
+    let id = query.id("run", what)?;
+    let run = query.view.peek::<RunDoc>(&id).await?.ok_or_else(|| Fault::not_found(what))?.doc;
+    let project = run.project.as_deref().and_then(project_id);
+    if rights::reach(&query.ctx.principal, READ).covers(project.as_ref()) {
+        Ok(run)
+    } else {
+        Err(Fault::not_found(what))
+    }
+}
+
 async fn list(query: QueryCtx<'_>) -> Result<Value, Fault> {
+    let project = project(&query)?;
     let range = match query.param("state") {
         Some(state) if STATES.contains(&state) => {
             page::range(&query, "status", Key::new().text(state).bytes(), false)?
@@ -75,26 +102,40 @@ async fn list(query: QueryCtx<'_>) -> Result<Value, Fault> {
             let message = format!("state is one of {}", STATES.join(", "));
             return Err(Fault::invalid("request.invalid", message));
         }
-        None => page::range(&query, "time", Vec::new(), true)?,
+        None => match &project {
+            Some(project) => page::range(&query, "project", Key::new().text(project).bytes(), true)?,
+            None => page::range(&query, "time", Vec::new(), true)?,
+        },
     };
-    listed(&query, range).await
+    listed(&query, range, project.as_deref()).await
 }
 
-pub(super) async fn listed(query: &QueryCtx<'_>, range: Range) -> Result<Value, Fault> {
+/// A page of runs, of one project only if there is one. A page may be shorter than asked for; its cursor goes on behind
+/// all that was looked at.
+async fn listed(query: &QueryCtx<'_>, range: Range, project: Option<&str>) -> Result<Value, Fault> {
     let limit = range.limit;
     let found = query.view.list::<RunDoc>(range).await?;
-    Ok(page::page(&found, limit, |run| &run.id, summary))
+    let mut page = page::page(&found, limit, |run| &run.id, summary);
+    if let (Some(project), Some(items)) = (project, page["items"].as_array_mut()) {
+        items.retain(|item| item["project"] == project);
+    }
+    Ok(page)
+}
+
+/// The same for dead runs.
+pub(super) async fn dead(query: &QueryCtx<'_>) -> Result<Value, Fault> {
+    let project = project(query)?;
+    let range = page::range(query, "status", Key::new().text(Status::Dead.as_str()).bytes(), false)?;
+    listed(query, range, project.as_deref()).await
 }
 
 async fn show(query: QueryCtx<'_>) -> Result<Value, Fault> {
-    let id = query.id("run", "run")?;
-    Ok(shown(&*query.view.peek::<RunDoc>(&id).await?.ok_or_else(|| Fault::not_found("run"))?))
+    Ok(shown(&readable(&query, "run").await?))
 }
 
 /// The facts of a run's stream. Their cursor is the number in the stream: facts are only ever added at its end.
 async fn facts(query: QueryCtx<'_>) -> Result<Value, Fault> {
-    let id = query.id("run", "run")?;
-    query.view.peek::<RunDoc>(&id).await?.ok_or_else(|| Fault::not_found("run"))?;
+    let id = readable(&query, "run").await?.id;
     let limit = page::limit(&query)?;
     let after = match query.param("after") {
         None => 0,
@@ -151,7 +192,7 @@ pub fn routes() -> Vec<Route> {
             "run_list",
             "List runs, newest first, or of one state, oldest first",
             Arc::new(|query| list(query).boxed()),
-            &[STATE, page::AFTER, page::LIMIT],
+            &[STATE, PROJECT, page::AFTER, page::LIMIT],
         ),
         read("/v1/runs/{run}", "run_show", "Show a run", Arc::new(|query| show(query).boxed()), &[]),
         read(

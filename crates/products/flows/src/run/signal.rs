@@ -11,7 +11,7 @@ use super::gate::{begin, run_read, workflow_read};
 use super::strand::{STRANDS_MAX, strands_of, tell, too_many};
 use super::{RunDoc, Status, machine};
 use crate::workflow::StepKind;
-use act::{Draw as _, Fault, Plan, Stamp, Target, Verb};
+use act::{Draw as _, Fault, Plan, Stamp, Verb};
 use futures::FutureExt as _;
 use kernel::changeset::Operation;
 use kernel::{Id, hex, json as canonical, sha256};
@@ -217,7 +217,7 @@ pub fn verb() -> Verb {
             async move {
                 let args: SignalArgs = act::parse(args)?;
                 let run = run_read(view, &args.run).await?;
-                let mut target = Target::of(RunDoc::KIND, &run.id);
+                let mut target = run.target(view).await?;
                 target.attributes = json!({"workflow": run.workflow, "signal": args.signal});
                 target.preview = vec![("Run".into(), run.id.to_string()), ("Signal".into(), args.signal)];
                 Ok(target)

@@ -62,8 +62,8 @@ pub struct RunArgs {
     pub run: String,
 }
 
-/// The workflow in force under a name.
-async fn published(view: &View, name: &str) -> Result<(String, Arc<Workflow>), Fault> {
+/// The workflow in force under a name: record and version.
+async fn published(view: &View, name: &str) -> Result<(Published, Arc<Workflow>), Fault> {
     let missing = || Fault::not_found("workflow");
     let id = workflow_id(name).ok_or_else(missing)?;
     let published = view.get::<Published>(&id).await?.ok_or_else(missing)?;
@@ -74,7 +74,7 @@ async fn published(view: &View, name: &str) -> Result<(String, Arc<Workflow>), F
         ));
     }
     let workflow = super::gate::workflow_read(view, &published.digest).await?;
-    Ok((published.digest.clone(), workflow))
+    Ok((published.doc, workflow))
 }
 
 /// Whether nobody can start a workflow any more, or ever could.
@@ -110,13 +110,13 @@ async fn pins(view: &View, workflow: Arc<Workflow>) -> Result<Pins, Fault> {
             if pins.workflows.contains_key(name) {
                 continue;
             }
-            let (digest, found) = match published(view, name).await {
+            let (inner_doc, found) = match published(view, name).await {
                 Err(fault) if absent(&fault) => {
                     return Err(unready(format!("the workflow {name} is not published")));
                 }
                 found => found?,
             };
-            pins.workflows.insert(name.to_owned(), digest);
+            pins.workflows.insert(name.to_owned(), inner_doc.digest);
             if pins.workflows.len() > WORKFLOWS_MAX {
                 return Err(unready(format!("it runs more than {WORKFLOWS_MAX} other workflows")));
             }
@@ -218,7 +218,7 @@ async fn start(view: &View, args: &Value, stamp: &Stamp) -> Result<Plan, Fault> 
     let mut passed_over = Vec::new();
     for name in names {
         // One workflow that cannot start keeps no other from it. By hand there is only one, and whoever asks is told.
-        let (digest, workflow) = match published(view, &name).await {
+        let (Published { digest, project, .. }, workflow) = match published(view, &name).await {
             Ok(found) => found,
             Err(fault) if by_event && absent(&fault) => {
                 passed_over.push(PassedOver { workflow: name, reason: "workflow_retired", run: None });
@@ -240,6 +240,15 @@ async fn start(view: &View, args: &Value, stamp: &Stamp) -> Result<Plan, Fault> 
         {
             let run = Some(earlier.id.clone());
             passed_over.push(PassedOver { workflow: name, reason: "duplicate", run });
+            continue;
+        }
+        if let Some(project) = &project
+            && let Err(fault) = access::project::place_live(view, project).await
+        {
+            if !by_event {
+                return Err(fault);
+            }
+            passed_over.push(PassedOver { workflow: name, reason: "project_archived", run: None });
             continue;
         }
         let pins = match pins(view, workflow.clone()).await {
@@ -265,7 +274,7 @@ async fn start(view: &View, args: &Value, stamp: &Stamp) -> Result<Plan, Fault> 
             &id,
             (RunDoc::KIND, &id),
             json!({"workflow": name, "workflow_digest": digest, "source": source, "connector": args.connector, "event": args.event_name,
-                   "dry_run": args.dry_run, "artifacts": pins.artifacts.iter().take(ARTIFACTS_STATED_MAX).collect::<BTreeMap<_, _>>()}),
+                   "dry_run": args.dry_run, "project": project, "artifacts": pins.artifacts.iter().take(ARTIFACTS_STATED_MAX).collect::<BTreeMap<_, _>>()}),
         );
         let mut run = RunDoc {
             id: id.clone(),
@@ -314,6 +323,7 @@ async fn start(view: &View, args: &Value, stamp: &Stamp) -> Result<Plan, Fault> 
             dry_run: args.dry_run,
             rehearsed: Vec::new(),
             workflows: pins.workflows,
+            project,
         };
         begin(&mut plan, stamp, &mut run, false);
         plan.draft.put_new(&run).fact(fact);
@@ -336,7 +346,7 @@ async fn start(view: &View, args: &Value, stamp: &Stamp) -> Result<Plan, Fault> 
 #[derive(Debug, Clone, Serialize)]
 struct PassedOver {
     workflow: String,
-    /// `no_match`, `duplicate`, `connector_unready`, `workflow_unready` or `workflow_retired`.
+    /// `no_match`, `duplicate`, `connector_unready`, `workflow_unready`, `workflow_retired` or `project_archived`.
     reason: &'static str,
     /// The earlier run, of a duplicate.
     run: Option<Id>,
@@ -363,7 +373,7 @@ fn ignored_fact(stamp: &Stamp, reason: &str, passed_over: &[PassedOver]) -> kern
 
 async fn aim_run(view: &View, run: &str) -> Result<Target, Fault> {
     let run = run_read(view, run).await?;
-    let mut target = Target::of(RunDoc::KIND, &run.id);
+    let mut target = run.target(view).await?;
     target.attributes = json!({"workflow": run.workflow, "status": run.status});
     target.preview = vec![("Run".into(), run.id.to_string()), ("Workflow".into(), run.workflow.clone())];
     Ok(target)
@@ -382,10 +392,17 @@ pub fn verbs() -> Vec<Verb> {
             secret_args: &["event"],
             on_closed: None,
             can_wait: true,
-            aim: Arc::new(|_, args, ctx| {
+            aim: Arc::new(|view, args, ctx| {
                 async move {
                     let args: StartArgs = act::parse(args)?;
-                    let mut target = Target::of("access.tenant", ctx.tenant.id());
+                    // An event may start several workflows, of several projects: it is the tenant's.
+                    let named = args.workflow.as_deref().filter(|_| args.connector.is_none()).and_then(workflow_id);
+                    let project = match named {
+                        Some(id) => view.get::<Published>(&id).await?.and_then(|stored| stored.doc.project),
+                        None => None,
+                    };
+                    let place = access::project::place_of(view, project.as_deref()).await?;
+                    let mut target = Target::of("access.tenant", ctx.tenant.id()).at(place);
                     target.attributes = json!({"workflow": args.workflow, "connector": args.connector, "event": args.event_name, "dry_run": args.dry_run});
                     Ok(target)
                 }

@@ -29,6 +29,9 @@ pub struct Published {
     pub versions: Vec<VersionRow>,
     /// When it was retired: no run starts any more, running ones go on.
     pub retired_at_ms: Option<i64>,
+    /// Name of the project that it belongs to.
+    #[serde(default)]
+    pub project: Option<String>,
 }
 
 /// A version in the list of versions.
@@ -49,11 +52,16 @@ pub struct VersionRow {
 
 impl Document for Published {
     const KIND: &'static str = "flows.workflow";
+    const VERSION: u32 = 2;
     fn id(&self) -> &Id {
         &self.id
     }
     fn indexes(&self) -> Vec<(&'static str, Vec<u8>)> {
         vec![("name", Key::new().text(self.id.as_str()).bytes())]
+    }
+    /// Version 1 knew no projects.
+    fn upcast(version: u32, doc: Value) -> Option<Value> {
+        (version == 1).then_some(doc)
     }
 }
 
@@ -66,7 +74,7 @@ impl Published {
     /// As shown in lists.
     pub fn shown(&self) -> Value {
         json!({
-            "workflow": self.name(), "digest": self.digest, "version": self.label, "description": self.description,
+            "workflow": self.name(), "digest": self.digest, "version": self.label, "description": self.description, "project": self.project,
             "trigger": self.trigger.as_ref().map(|(connector, event)| json!({"connector": connector, "event": event})),
             "published_at_ms": self.versions.first().map(|version| version.at_ms),
             "published_by": self.versions.first().map(|version| &version.by),

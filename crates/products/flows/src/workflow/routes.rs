@@ -3,6 +3,8 @@
 use super::record::{Published, Source, source_id, workflow_id};
 use super::{diff, parse};
 use crate::page;
+use access::project::project_id;
+use access::rights;
 use act::{Auth, Call, Fault, Method, Param, QueryCtx, Route};
 use futures::FutureExt as _;
 use serde_json::{Value, json};
@@ -13,7 +15,13 @@ const READ: &str = "flows.workflow.read";
 
 async fn published(query: &QueryCtx<'_>) -> Result<Stored<Published>, Fault> {
     let id = query.param("workflow").and_then(workflow_id).ok_or_else(|| Fault::not_found("workflow"))?;
-    query.view.peek::<Published>(&id).await?.ok_or_else(|| Fault::not_found("workflow"))
+    let stored = query.view.peek::<Published>(&id).await?.ok_or_else(|| Fault::not_found("workflow"))?;
+    let project = stored.project.as_deref().and_then(project_id);
+    if rights::reach(&query.ctx.principal, READ).covers(project.as_ref()) {
+        Ok(stored)
+    } else {
+        Err(Fault::not_found("workflow"))
+    }
 }
 
 /// The text of a version. Only one of the workflow's own: digests of others are as absent as wrong ones.
@@ -28,7 +36,13 @@ async fn list(query: QueryCtx<'_>) -> Result<Value, Fault> {
     let range = page::range(&query, "name", Vec::new(), false)?;
     let limit = range.limit;
     let found = query.view.list::<Published>(range).await?;
-    Ok(page::page(&found, limit, |doc| &doc.id, Published::shown))
+    let reach = rights::reach(&query.ctx.principal, READ);
+    let mut page = page::page(&found, limit, |doc| &doc.id, Published::shown);
+    if let Some(items) = page["items"].as_array_mut() {
+        // A page may be shorter than asked for; its cursor goes on behind all that was looked at.
+        items.retain(|item| reach.covers(item["project"].as_str().and_then(project_id).as_ref()));
+    }
+    Ok(page)
 }
 
 async fn show(query: QueryCtx<'_>) -> Result<Value, Fault> {

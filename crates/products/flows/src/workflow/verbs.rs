@@ -31,6 +31,9 @@ use store::{Document as _, Stored, View};
 pub struct PublishArgs {
     /// The workflow, YAML.
     pub yaml: String,
+    /// The project that it belongs to from now on: its runs are paid for by that project. As before, if absent.
+    #[serde(default)]
+    pub project: Option<String>,
 }
 
 /// Arguments of `flows.workflow.retire`.
@@ -70,6 +73,22 @@ async fn manifests(
 async fn published(view: &View, name: &str) -> Result<Stored<Published>, Fault> {
     let missing = || Fault::not_found("workflow");
     view.get::<Published>(&workflow_id(name).ok_or_else(missing)?).await?.ok_or_else(missing)
+}
+
+/// Name of the project that a workflow shall belong to: the one that is named, which has to be there, or the one that it
+/// belongs to already.
+async fn project(
+    view: &View,
+    args: &PublishArgs,
+    stored: Option<&Stored<Published>>,
+) -> Result<Option<String>, Fault> {
+    match &args.project {
+        Some(text) => {
+            let place = access::project::place_live(view, text).await?;
+            Ok(Some(access::project::project_name(&place.project).to_owned()))
+        }
+        None => Ok(stored.and_then(|stored| stored.project.clone())),
+    }
 }
 
 /// What is wrong with the workflows that it runs: each has to be published, and none may lead back to it.
@@ -183,17 +202,25 @@ pub fn verbs(deps: &Deps) -> Vec<Verb> {
             secret_args: &[],
             on_closed: None,
             can_wait: true,
-            aim: Arc::new(|_, args, _| {
+            aim: Arc::new(|view, args, _| {
                 async move {
                     let args: PublishArgs = act::parse(args)?;
                     let workflow = parsed(&args.yaml)?;
                     let id = workflow_id(&workflow.name).ok_or_else(|| {
                         Fault::invalid("flows.workflow_invalid", "the workflow's name cannot be used")
                     })?;
-                    let mut target = Target::of(Published::KIND, &id);
+                    let stored = view.get::<Published>(&id).await?;
+                    let project = project(view, &args, stored.as_ref()).await?;
+                    // Who takes a workflow out of one project into another needs to reach both: the tenant.
+                    let moves = stored.is_some_and(|stored| stored.project != project);
+                    let place = access::project::place_of(view, project.as_deref().filter(|_| !moves)).await?;
+                    let mut target = Target::of(Published::KIND, &id).at(place);
                     target.attributes =
-                        json!({"connectors": workflow.connectors(), "steps": workflow.steps.len()});
+                        json!({"connectors": workflow.connectors(), "steps": workflow.steps.len(), "moves": moves});
                     target.preview = vec![("Workflow".into(), workflow.name)];
+                    if let Some(project) = project {
+                        target.preview.push(("Project".into(), project));
+                    }
                     Ok(target)
                 }
                 .boxed()
@@ -216,9 +243,10 @@ pub fn verbs(deps: &Deps) -> Vec<Verb> {
                         .ok_or_else(|| Fault::invalid("flows.workflow_invalid", "the workflow's name cannot be used"))?;
                     let source_id = source_id(&digest).ok_or_else(|| act::internal("a digest makes no id"))?;
                     let stored = view.get::<Published>(&id).await?;
+                    let project = project(view, &args, stored.as_ref()).await?;
                     let mut versions = stored.as_ref().map(|stored| stored.versions.clone()).unwrap_or_default();
                     if versions.first().is_some_and(|version| version.digest == digest)
-                        && stored.as_ref().is_some_and(|stored| stored.retired_at_ms.is_none())
+                        && stored.as_ref().is_some_and(|stored| stored.retired_at_ms.is_none() && stored.project == project)
                     {
                         return Err(Fault::conflict("request.state", "this version is in force already"));
                     }
@@ -230,7 +258,10 @@ pub fn verbs(deps: &Deps) -> Vec<Verb> {
                         at_ms: stamp.at_ms,
                         by: stamp.ctx.principal.id.clone(),
                     };
-                    versions.insert(0, row);
+                    // A workflow that only moves to another project keeps its version.
+                    if versions.first().is_none_or(|version| version.digest != row.digest) {
+                        versions.insert(0, row);
+                    }
                     versions.truncate(VERSIONS_MAX);
                     let trigger = workflow.trigger.as_ref().map(|trigger| (trigger.connector.clone(), trigger.event.clone()));
                     let doc = Published {
@@ -241,6 +272,7 @@ pub fn verbs(deps: &Deps) -> Vec<Verb> {
                         trigger: trigger.clone(),
                         versions,
                         retired_at_ms: None,
+                        project,
                     };
                     let mut plan = Plan { draft: stamp.draft(), outcome: doc.shown() };
                     if view.get::<Artifact>(&artifact.id).await?.is_none() {
@@ -264,7 +296,7 @@ pub fn verbs(deps: &Deps) -> Vec<Verb> {
                         "flows.workflow.published",
                         &id,
                         (Published::KIND, &id),
-                        json!({"digest": digest, "artifact": artifact.digest, "label": doc.label, "before": stored.as_ref().map(|stored| &stored.digest)}),
+                        json!({"digest": digest, "artifact": artifact.digest, "label": doc.label, "before": stored.as_ref().map(|stored| &stored.digest), "project": doc.project}),
                     ));
                     Ok(plan)
                 }
@@ -284,7 +316,8 @@ pub fn verbs(deps: &Deps) -> Vec<Verb> {
                 async move {
                     let args: RetireArgs = act::parse(args)?;
                     let doc = published(view, &args.workflow).await?;
-                    let mut target = Target::of(Published::KIND, &doc.id);
+                    let place = access::project::place_of(view, doc.project.as_deref()).await?;
+                    let mut target = Target::of(Published::KIND, &doc.id).at(place);
                     target.preview = vec![("Retire workflow".into(), args.workflow)];
                     Ok(target)
                 }

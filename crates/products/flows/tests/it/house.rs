@@ -100,6 +100,7 @@ pub fn person(house: &House, name: &str, roles: &[&str]) -> Ctx {
             kind: PrincipalKind::Person,
             roles: roles.iter().map(|role| (*role).to_owned()).collect(),
             home: house.tenant.clone(),
+            rights: Default::default(),
         },
         on_behalf_of: Vec::new(),
         assurance: Assurance { method: "key".into(), level: 1, at_ms: house.clock.now_ms(), until_ms: None },
@@ -158,7 +159,12 @@ impl House {
             models: model.clone(),
             private_hosts: vec!["127.0.0.1".to_owned()].into(),
         });
-        let domains = [domain.clone(), governor::domain(&governor, &store), custody::domain(&custody)];
+        let domains = [
+            domain.clone(),
+            governor::domain(&governor, &store),
+            custody::domain(&custody),
+            access::domain(&store, "local".into(), &governor.role_tables()),
+        ];
         harness.register(&domains);
         let queue: Arc<Mutex<VecDeque<Lease>>> = Arc::default();
         let handed = queue.clone();

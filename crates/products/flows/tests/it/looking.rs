@@ -1,20 +1,24 @@
 //! Looking at runs: pages, facts, dead letters.
 
 use crate::house::{House, contract, person};
-use act::{Call, Class, Fault, Method, QueryCtx};
+use act::{Call, Class, Ctx, Fault, Method, QueryCtx};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 /// Reads a route.
 pub async fn read(house: &House, path: &str, params: &[(&str, &str)]) -> Result<Value, Fault> {
+    read_as(&person(house, "ann", &["operator"]), house, path, params).await
+}
+
+/// Reads a route as somebody.
+pub async fn read_as(ctx: &Ctx, house: &House, path: &str, params: &[(&str, &str)]) -> Result<Value, Fault> {
     let routes = &house.domain.routes;
     let route = routes.iter().find(|route| route.path == path && route.method == Method::Get).unwrap();
     let Call::Query(_, query) = &route.call else { panic!("{path} is no read") };
     let params: BTreeMap<String, String> =
         params.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    let ctx = person(house, "ann", &["operator"]);
     let view = house.harness.store().view(&house.tenant, ctx.requested_at_ms);
-    query(QueryCtx { ctx: &ctx, view: &view, params: &params }).await
+    query(QueryCtx { ctx, view: &view, params: &params }).await
 }
 
 /// Every item of a list, page by page of `limit` rows.

@@ -12,6 +12,7 @@ mod looking;
 mod machine;
 mod mortal;
 mod polls;
+mod projects;
 mod runs;
 mod strands;
 mod table;

@@ -97,10 +97,11 @@ pub(super) fn verbs() -> Vec<Verb> {
         secret_args: &[],
         on_closed: None,
         can_wait: false,
-        aim: Arc::new(|_, args, _| {
+        aim: Arc::new(|view, args, _| {
             async move {
                 let args: CallArgs = act::parse(args)?;
-                let mut target = Target::of("flows.run", &run(&args)?);
+                let place = access::project::place_of(view, args.project.as_deref()).await?;
+                let mut target = Target::of("flows.run", &run(&args)?).at(place);
                 target.attributes = json!({
                     "provider": args.provider, "model": args.model, "sensitivity": args.sensitivity,
                     "max_output_tokens": args.max_output_tokens,

@@ -88,7 +88,8 @@ impl House {
         let baseline = Baseline::train(rows.into_iter(), Config::default()).unwrap();
         let providers = Providers { baseline: Some(Arc::new(baseline)), ..Providers::default() };
         let models = Models::new(harness.clone(), providers);
-        let domains = vec![billing::domain(), models.domain()];
+        let access = access::domain(harness.store(), "local".into(), &governor.role_tables());
+        let domains = vec![billing::domain(), models.domain(), access];
         for domain in &domains {
             assert_eq!(domain.misfits(), Vec::<String>::new());
         }
@@ -124,6 +125,7 @@ impl House {
                 kind: PrincipalKind::Person,
                 roles: vec!["tenant_admin".into()],
                 home: self.tenant.clone(),
+                rights: Default::default(),
             },
             on_behalf_of: Vec::new(),
             assurance: Assurance {
@@ -148,6 +150,14 @@ impl House {
     /// Sets a budget; the id of its present account.
     pub async fn budget(&self, args: Value) -> Id {
         Id::parse(self.act("billing.budget.set", args).await.unwrap()["account"].as_str().unwrap()).unwrap()
+    }
+
+    /// A project of this name, in a workspace of its own.
+    async fn project(&self, name: &str) {
+        let workspace = json!({"name": format!("for-{name}"), "environment": "production"});
+        self.act("access.workspace.create", workspace).await.unwrap();
+        let project = json!({"name": name, "workspace": format!("for-{name}")});
+        self.act("access.project.create", project).await.unwrap();
     }
 
     pub fn service(&self, tenant: &TenantId) -> Ctx {
@@ -374,7 +384,13 @@ async fn a_call_that_people_should_approve_opens_no_approval_and_holds_nothing()
         .collect();
     assert_eq!(
         never,
-        ["billing.usage.record", "billing.budget.warn", "billing.budget.exhaust", "models.model.call"]
+        [
+            "billing.usage.record",
+            "billing.budget.warn",
+            "billing.budget.exhaust",
+            "models.model.call",
+            "access.key.note_use"
+        ]
     );
 }
 
@@ -419,8 +435,14 @@ async fn every_budget_is_held_against_or_none() {
     let model = house.budget(json!({"level": "model", "name": MODEL, "amount": 900, "period": "day"})).await;
     let workflow =
         house.budget(json!({"level": "workflow", "name": "triage", "amount": CALL, "period": "total"})).await;
-    let project =
-        house.budget(json!({"level": "project", "name": "desk", "amount": CALL, "period": "hour"})).await;
+    let args = json!({"level": "project", "name": "desk", "amount": CALL, "period": "hour"});
+    // A budget of a project that is not there would stop nothing.
+    assert_eq!(
+        house.act("billing.budget.set", args.clone()).await.unwrap_err().code,
+        "access.project_unknown"
+    );
+    house.project("desk").await;
+    let project = house.budget(args).await;
     house.call_of(&house.tenant, 1, "triage", None).await.unwrap();
     assert!(exhausted(&house.call_of(&house.tenant, 2, "triage", None).await, "workflow"));
     house.call_of(&house.tenant, 3, "other", Some("desk")).await.unwrap();

@@ -123,10 +123,19 @@ async fn budget(view: &View, text: &str) -> Result<store::Stored<BudgetDoc>, Fau
     view.get::<BudgetDoc>(&id).await?.ok_or_else(|| Fault::not_found("budget"))
 }
 
-fn target(budget: &BudgetDoc) -> Target {
-    let mut target = Target::of(BudgetDoc::KIND, &budget.id);
+async fn target(view: &View, budget: &BudgetDoc) -> Result<Target, Fault> {
+    let place = place(view, budget.level, &budget.name).await?;
+    let mut target = Target::of(BudgetDoc::KIND, &budget.id).at(place);
     target.attributes = attributes(budget.level, &budget.name, budget.measure, budget.amount);
-    target
+    Ok(target)
+}
+
+/// Where a budget stands: one of a project, in that project.
+async fn place(view: &View, level: Level, name: &str) -> Result<Option<act::Place>, Fault> {
+    match level {
+        Level::Project => access::project::place_of(view, Some(name)).await,
+        Level::Tenant | Level::Workflow | Level::Model => Ok(None),
+    }
 }
 
 fn attributes(level: Level, name: &str, measure: Measure, amount: i64) -> Value {
@@ -154,6 +163,14 @@ async fn indexed(
 async fn set(view: &View, args: &Value, stamp: &Stamp) -> Result<Plan, Fault> {
     let args: Set = act::parse(args)?;
     args.check()?;
+    if args.level == Level::Project {
+        // A budget of nobody would stop nothing, and whoever set it would rely on it.
+        let place = access::project::place_live(view, args.name()).await?;
+        // Spending is looked up under the name alone.
+        if access::project::project_name(&place.project) != args.name() {
+            return Err(BudgetError::Invalid("a project is named without its prefix").into());
+        }
+    }
     let id = budget_id(args.level, args.name(), args.measure);
     let currency = price::book(view).await?.currency;
     let mut warn_percent = args.warn_percent.clone();
@@ -272,7 +289,7 @@ fn on_budget(
         aim: Arc::new(|view, args, _| {
             async move {
                 let named = args["budget"].as_str().unwrap_or_default();
-                Ok(target(&budget(view, named).await?.doc))
+                target(view, &budget(view, named).await?.doc).await
             }
             .boxed()
         }),
@@ -292,12 +309,13 @@ pub fn verbs() -> Vec<Verb> {
             secret_args: &[],
             on_closed: None,
             can_wait: true,
-            aim: Arc::new(|_, args, _| {
+            aim: Arc::new(|view, args, _| {
                 async move {
                     let args: Set = act::parse(args)?;
                     args.check()?;
                     let id = budget_id(args.level, args.name(), args.measure);
-                    let mut target = Target::of(BudgetDoc::KIND, &id);
+                    let mut target =
+                        Target::of(BudgetDoc::KIND, &id).at(place(view, args.level, args.name()).await?);
                     target.attributes = attributes(args.level, args.name(), args.measure, args.amount);
                     target.preview = vec![
                         ("Budget".into(), format!("{} {}", args.level.as_str(), args.name())),

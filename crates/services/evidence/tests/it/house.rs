@@ -176,6 +176,7 @@ impl House {
                 kind: PrincipalKind::Person,
                 roles: vec![],
                 home: tenant(name),
+                rights: Default::default(),
             },
             on_behalf_of: vec![],
             assurance: Assurance { method: "key".into(), level: 0, at_ms: 1, until_ms: None },

@@ -109,7 +109,11 @@ pub struct Approval {
     pub preview: Vec<(String, String)>,
     /// SHA-256 of the preview's canonical form.
     pub preview_digest: String,
-    /// The requester with everything needed to carry the act out later.
+    /// The project that the target stands in: whoever has the tier there may decide.
+    #[serde(default)]
+    pub project: Option<Id>,
+    /// The requester with everything needed to carry the act out later. Of their rights only what their key was limited to
+    /// is kept; the rest is what they have when it is carried out.
     pub requester: Ctx,
     /// The tier an approver needs.
     pub tier: u8,
@@ -152,15 +156,18 @@ pub struct Closed {
 
 impl Document for Approval {
     const KIND: &'static str = "governor.approval";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     fn id(&self) -> &Id {
         &self.id
     }
     fn indexes(&self) -> Vec<(&'static str, Vec<u8>)> {
         vec![("status", Key::new().text(self.status.as_str()).integer(self.requested_at_ms).bytes())]
     }
-    /// Version 1 knew one timer, for its end, with an id made of the approval's.
+    /// Version 1 knew one timer, for its end, with an id made of the approval's; version 2 knew no projects.
     fn upcast(version: u32, mut doc: Value) -> Option<Value> {
+        if version == 2 {
+            return Some(doc);
+        }
         (version == 1).then_some(())?;
         let suffix = doc["id"].as_str()?.trim_start_matches("apr_").to_owned();
         doc["asked_tier"] = doc["tier"].clone();
@@ -225,7 +232,7 @@ pub fn preview_digest(
 pub fn shown(approval: &Approval, rules: &Rules, now_ms: i64) -> Value {
     json!({
         "id": approval.id, "status": approval.status, "act": approval.act, "args": approval.args,
-        "target": {"kind": approval.target.0, "id": approval.target.1},
+        "target": {"kind": approval.target.0, "id": approval.target.1}, "project": approval.project,
         "preview": approval.preview.iter().map(|(label, text)| json!({"label": label, "text": text})).collect::<Vec<_>>(),
         "preview_digest": approval.preview_digest,
         "requester": approval.requester.principal.id, "on_behalf_of": approval.requester.on_behalf_of,
@@ -272,6 +279,7 @@ mod tests {
                 kind,
                 roles: roles.iter().map(|role| (*role).to_owned()).collect(),
                 home: tenant,
+                rights: Default::default(),
             },
             on_behalf_of: Vec::new(),
             assurance: Assurance { method: "key".into(), level: 0, at_ms: 0, until_ms: None },
@@ -292,6 +300,7 @@ mod tests {
             target: ("a.b".into(), id("thg_a")),
             preview: vec![("What".into(), "it".into())],
             preview_digest: "seen".into(),
+            project: None,
             requester: ctx("prn_ann", PrincipalKind::Person, &["operator"]),
             tier: 1,
             needed: 1,

@@ -8,7 +8,6 @@ use super::separation::say_check;
 use super::{Approval, Rules, shown};
 use crate::Governor;
 use crate::delegation;
-use access::principal::PrincipalDoc;
 use act::{Auth, Call, Ctx, Fault, Method, Param, QueryCtx, Route};
 use futures::FutureExt as _;
 use kernel::{Id, hex};
@@ -33,7 +32,10 @@ struct Filter {
 /// What the one who asks may decide with: their own tier, and those of people who are absent.
 struct Hand {
     ctx: Ctx,
+    /// In the whole tenant.
     own: Option<u8>,
+    /// In projects.
+    there: Vec<(Id, u8)>,
     delegated: Vec<(Id, u8)>,
 }
 
@@ -41,17 +43,21 @@ impl Hand {
     async fn of(query: &QueryCtx<'_>, rules: &Rules) -> Result<Hand, Fault> {
         let ctx = query.ctx.clone();
         let own = rules.tier(&ctx.principal.roles);
+        let there = ctx.principal.rights.projects.iter();
+        let there = there
+            .filter_map(|(project, role)| Some((project.clone(), rules.tier(std::slice::from_ref(role))?)));
+        let there = there.collect();
         let mut delegated = Vec::new();
         if rules.delegate_tier_min.is_some_and(|least| own >= Some(least)) {
             let given = delegation::held_by(query.view, &ctx.principal.id, ctx.requested_at_ms).await?;
             for given in given.into_iter().take(DELEGATIONS_MAX) {
-                let giver = query.view.peek::<PrincipalDoc>(&given.from).await?;
-                if let Some(tier) = giver.and_then(|giver| rules.tier(&giver.roles)) {
+                let roles = delegation::roles_of(query.view, &given.from).await?;
+                if let Some(tier) = roles.and_then(|roles| rules.tier(&roles)) {
                     delegated.push((given.from, tier));
                 }
             }
         }
-        Ok(Hand { ctx, own, delegated })
+        Ok(Hand { ctx, own, there, delegated })
     }
 
     /// Whether a grant by this person would count now, as far as tiers and separation of duties go.
@@ -60,8 +66,10 @@ impl Hand {
         let fresh =
             |person: &Id| approval.grants.iter().all(|grant| grant.people().all(|other| other != person));
         let high = |tier: Option<u8>| tier.is_some_and(|tier| tier >= approval.tier);
+        let there = self.there.iter().filter(|(project, _)| Some(project) == approval.project.as_ref());
+        let own = self.own.max(there.map(|(_, tier)| *tier).max());
         fresh(&self.ctx.principal.id)
-            && (high(self.own) && say_check(approval, &self.ctx, None, now_ms).is_ok()
+            && (high(own) && say_check(approval, &self.ctx, None, now_ms).is_ok()
                 || self.delegated.iter().any(|(absent, tier)| {
                     high(Some(*tier))
                         && fresh(absent)
@@ -240,9 +248,14 @@ mod tests {
         let hand = |name: &str, own, delegated: &[(&str, u8)]| Hand {
             ctx: ctx(name, PrincipalKind::Person, &[]),
             own,
+            there: Vec::new(),
             delegated: delegated.iter().map(|(name, tier)| (id(name), *tier)).collect(),
         };
         let high = Approval { tier: 2, ..approval() };
+        let in_project = |name: &str| Approval { project: Some(id(name)), ..approval() };
+        let there = Hand { there: vec![(id("prj_desk"), 1)], ..hand("prn_eve", None, &[]) };
+        assert!(there.may_grant(&in_project("prj_desk")));
+        assert!(!there.may_grant(&in_project("prj_other")) && !there.may_grant(&approval()));
         let mut by_bob = high.clone();
         by_bob.grants.push(GrantedBy {
             approver: id("prn_bob"),

@@ -1,11 +1,14 @@
-//! The tables that code and policy share about approvals: which role is of which tier, and how long people are waited for.
+//! The tables that code and policy share: what each built-in role permits and of which tier it is, and how long people are
+//! waited for.
 //!
 //! They stand once, in the data of the platform's bundle (`writ.config`), because two tables drift: a role that policy
 //! takes for tier 2 and code for tier 1 is a grant that one of them refuses for no reason that anybody can see. The
 //! governor reads them when it takes a bundle into use. Without a bundle, or where a table is malformed, nobody has a tier.
 
+use access::rights::Table;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// Longest time that anything here may wait, 30 days.
 const TIME_MS_MAX: i64 = 30 * 24 * 60 * 60 * 1000;
@@ -14,12 +17,14 @@ const TIME_MS_MIN: i64 = 1000;
 const HOUR_MS: i64 = 60 * 60 * 1000;
 /// Most roles that are read.
 const ROLES_MAX: usize = 256;
+/// Most acts of a role that are read.
+const ACTS_MAX: usize = 1_000;
 
 /// Who is of which tier, and the times of an approval.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rules {
-    /// Tier by role.
-    tiers: BTreeMap<String, u8>,
+    /// Acts and tier by role.
+    table: Arc<Table>,
     /// The least tier of their own that a delegate needs; `None`: nobody decides for others.
     pub delegate_tier_min: Option<u8>,
     /// After how long those who were asked are reminded.
@@ -33,7 +38,7 @@ pub struct Rules {
 impl Default for Rules {
     fn default() -> Rules {
         Rules {
-            tiers: BTreeMap::new(),
+            table: Arc::default(),
             delegate_tier_min: None,
             remind_ms: 4 * HOUR_MS,
             escalate_ms: 8 * HOUR_MS,
@@ -54,9 +59,18 @@ impl Rules {
                 .filter(|ms| (TIME_MS_MIN..=TIME_MS_MAX).contains(ms))
                 .unwrap_or(usual)
         };
-        let roles = config["approver_tiers"].as_object().into_iter().flatten().take(ROLES_MAX);
+        let tiers = config["approver_tiers"].as_object().into_iter().flatten().take(ROLES_MAX);
+        let acts_of = |acts: &Value| -> BTreeSet<String> {
+            let acts = acts.as_array().into_iter().flatten().take(ACTS_MAX);
+            acts.filter_map(Value::as_str).map(str::to_owned).collect()
+        };
+        let roles = config["roles"].as_object().into_iter().flatten().take(ROLES_MAX);
+        let table = Table {
+            acts: roles.map(|(role, acts)| (role.clone(), acts_of(acts))).collect(),
+            tiers: tiers.filter_map(|(role, tier)| Some((role.clone(), small(tier)?))).collect(),
+        };
         Rules {
-            tiers: roles.filter_map(|(role, tier)| Some((role.clone(), small(tier)?))).collect(),
+            table: Arc::new(table),
             delegate_tier_min: small(&config["delegates"]["own_tier_min"]),
             remind_ms: time("remind_ms", usual.remind_ms),
             escalate_ms: time("escalate_ms", usual.escalate_ms),
@@ -64,19 +78,24 @@ impl Rules {
         }
     }
 
+    /// What built-in roles permit.
+    pub fn table(&self) -> Arc<Table> {
+        self.table.clone()
+    }
+
     /// The tier of somebody with these roles; `None`: no approver at all, not even where any tier will do.
     pub fn tier(&self, roles: &[String]) -> Option<u8> {
-        roles.iter().filter_map(|role| self.tiers.get(role)).max().copied()
+        roles.iter().filter_map(|role| self.table.tiers.get(role)).max().copied()
     }
 
     /// The lowest tier above `tier`, if any role is of one.
     pub fn tier_above(&self, tier: u8) -> Option<u8> {
-        self.tiers.values().copied().filter(|other| *other > tier).min()
+        self.table.tiers.values().copied().filter(|other| *other > tier).min()
     }
 
     /// The roles of a tier of at least `tier`, sorted.
     pub fn roles_from(&self, tier: u8) -> Vec<&str> {
-        self.tiers.iter().filter(|(_, of)| **of >= tier).map(|(role, _)| role.as_str()).collect()
+        self.table.tiers.iter().filter(|(_, of)| **of >= tier).map(|(role, _)| role.as_str()).collect()
     }
 }
 

@@ -134,7 +134,7 @@ pub fn grant_check(
     if counted(approver) || delegator.as_ref().is_some_and(counted) {
         return Err(ApprovalError::Twice);
     }
-    let own = rules.tier(&ctx.principal.roles);
+    let own = rules.tier(&access::rights::roles_at(&ctx.principal, approval.project.as_ref()));
     let tier = match absent {
         None => own,
         Some(absent) => {

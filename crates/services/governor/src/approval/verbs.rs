@@ -44,15 +44,19 @@ async fn read(view: &View, text: &str) -> Result<Stored<Approval>, Fault> {
     view.get::<Approval>(&id).await?.ok_or_else(|| Fault::not_found("approval"))
 }
 
-fn aimed(approval: &Approval) -> Target {
-    let mut target = Target::of(Approval::KIND, &approval.id);
+async fn aimed(view: &View, approval: &Approval) -> Result<Target, Fault> {
+    let place = match &approval.project {
+        Some(project) => access::project::place(view, project).await?,
+        None => None,
+    };
+    let mut target = Target::of(Approval::KIND, &approval.id).at(place);
     target.attributes = json!({
         "requester": approval.requester.principal.id,
         "on_behalf_of": approval.requester.on_behalf_of,
         "act": approval.act,
         "approver_tier": approval.tier,
     });
-    target
+    Ok(target)
 }
 
 /// What a decision sets off: the approval is settled now, and its timer is not needed any more.
@@ -95,7 +99,7 @@ pub fn verbs(governor: &Governor) -> Vec<Verb> {
             aim: Arc::new(|view, args, ctx| {
                 async move {
                     let args: GrantArgs = parse(args)?;
-                    let mut target = aimed(&*read(view, &args.approval).await?);
+                    let mut target = aimed(view, &*read(view, &args.approval).await?).await?;
                     if let Some((delegation, roles)) = absent(view, &args, &ctx.principal.id).await?
                         && let Value::Object(attributes) = &mut target.attributes
                     {
@@ -156,7 +160,7 @@ pub fn verbs(governor: &Governor) -> Vec<Verb> {
             aim: Arc::new(|view, args, _| {
                 async move {
                     let args: DenyArgs = parse(args)?;
-                    Ok(aimed(&*read(view, &args.approval).await?))
+                    aimed(view, &*read(view, &args.approval).await?).await
                 }
                 .boxed()
             }),

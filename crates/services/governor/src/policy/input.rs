@@ -73,8 +73,12 @@ pub struct Principal {
     pub id: String,
     /// `person`, `service` or `integration`.
     pub kind: String,
-    /// Their roles in the tenant, already resolved.
+    /// Their roles that hold for this very resource, already resolved: those in the whole tenant, and those in the project
+    /// that it stands in. A tenant's own role stands here by its id.
     pub roles: Vec<String>,
+    /// Those of the tenant's own roles among them that permit this act.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub permitting: Vec<String>,
     /// The tenant they act in.
     pub tenant: String,
 }
@@ -90,6 +94,15 @@ pub struct Resource {
     /// What its own verb says about it.
     #[serde(default)]
     pub attributes: Object,
+    /// The project it stands in, if it stands in one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project: Option<String>,
+    /// The project's workspace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workspace: Option<String>,
+    /// The workspace's class: `development`, `staging` or `production`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environment: Option<String>,
 }
 
 /// What is true around an act.
@@ -153,17 +166,31 @@ impl PolicyInput {
         let k = &*KEYS;
         let mut meter = Meter { values: VALUES_MAX, text: TEXT_BYTES_MAX };
         let m = &mut meter;
-        let principal = object([
+        let mut principal = vec![
             (&k.id, m.text(&self.principal.id)?),
             (&k.kind, m.text(&self.principal.kind)?),
             (&k.roles, m.array(&self.principal.roles, |m, role| m.text(role))?),
             (&k.tenant, m.text(&self.principal.tenant)?),
-        ]);
-        let resource = object([
+        ];
+        if !self.principal.permitting.is_empty() {
+            principal.push((&k.permitting, m.array(&self.principal.permitting, |m, role| m.text(role))?));
+        }
+        let principal = object(principal);
+        let mut resource = vec![
             (&k.attributes, m.object(&self.resource.attributes, 0)?),
             (&k.id, m.text(&self.resource.id)?),
             (&k.kind, m.text(&self.resource.kind)?),
-        ]);
+        ];
+        for (key, text) in [
+            (&k.project, &self.resource.project),
+            (&k.workspace, &self.resource.workspace),
+            (&k.environment, &self.resource.environment),
+        ] {
+            if let Some(text) = text {
+                resource.push((key, m.text(text)?));
+            }
+        }
+        let resource = object(resource);
         let assurance = object([
             (&k.level, m.value(Value::from(u64::from(self.context.assurance.level)))?),
             (&k.method, m.text(&self.context.assurance.method)?),
@@ -252,7 +279,7 @@ impl Meter {
     }
 }
 
-fn object<const N: usize>(members: [(&Value, Value); N]) -> Value {
+fn object<'k>(members: impl IntoIterator<Item = (&'k Value, Value)>) -> Value {
     Value::from(members.into_iter().map(|(key, value)| (key.clone(), value)).collect::<BTreeMap<_, _>>())
 }
 
@@ -265,7 +292,7 @@ macro_rules! keys {
 }
 
 keys!(action approvals approved approver args assurance attributes context environment granted_at_ms id kind level
-    method now_ms principal proven_at_ms resource roles tenant tier version);
+    method now_ms permitting principal project proven_at_ms resource roles tenant tier version workspace);
 
 #[cfg(test)]
 mod tests {
@@ -275,9 +302,9 @@ mod tests {
     fn full() -> Json {
         json!({
             "version": 1,
-            "principal": {"id": "pri_a", "kind": "person", "roles": ["b", "a"], "tenant": "ten_a"},
+            "principal": {"id": "pri_a", "kind": "person", "roles": ["b", "a"], "permitting": ["rol_a"], "tenant": "ten_a"},
             "action": "flows.tool.call",
-            "resource": {"kind": "tool", "id": "con_a", "attributes": {"n": -1, "f": 0.5, "u": u64::MAX, "z": null, "o": {"x": [true]}}},
+            "resource": {"kind": "tool", "id": "con_a", "project": "prj_a", "workspace": "wks_a", "environment": "staging", "attributes": {"n": -1, "f": 0.5, "u": u64::MAX, "z": null, "o": {"x": [true]}}},
             "args": {"é": "α"},
             "context": {
                 "environment": "demo",

@@ -127,8 +127,8 @@ async fn i06_what_has_changed_since_people_saw_it_is_not_done() {
     let house = House::new(21).await;
     let ann = house.person("ann").await;
     let joe = house.person("joe").await.principal.id;
-    let args = json!({"principal": joe, "roles": ["builder"]});
-    let answer = house.act(&ann, "access.principal.roles_set", args).await.unwrap();
+    let args = json!({"principal": joe, "role": "builder"});
+    let answer = house.act(&ann, "access.binding.create", args).await.unwrap();
     let id = kernel::Id::parse(answer["waits"].as_str().unwrap()).unwrap();
     // They were shown that Joe is an operator now.
     house.grant(&house.person("eve").await, &id).await.unwrap();

@@ -23,7 +23,7 @@ use testkit::{SeededIds, VirtualClock};
 
 static KINDS: &[&JobKind] = &[&SETTLE];
 
-/// Creating a principal waits as its name says: "one", "two" or "high". Setting roles waits for one.
+/// Creating a principal waits as its name says: "one", "two" or "high". Giving a role waits for one.
 const RULES: &str = r#"package writ
 
 required := {"reason": "approval.test", "tier": 1, "approvals": 1} if {
@@ -41,7 +41,7 @@ required := {"reason": "approval.test", "tier": 2, "approvals": 1} if {
 	startswith(input.args.name, "high")
 }
 
-required := {"reason": "approval.test", "tier": 1, "approvals": 1} if input.action == "access.principal.roles_set"
+required := {"reason": "approval.test", "tier": 1, "approvals": 1} if input.action == "access.binding.create"
 "#;
 
 /// The house.
@@ -90,7 +90,10 @@ impl House {
         let keys = KeyRing::from([("test".to_owned(), record)]);
         let governor = Governor::new(mint, "test", ids.clone(), keys.clone());
         let harness = Harness::new(store.clone(), governor.clone(), clock.clone(), ids, "local");
-        let mut domains = vec![access::domain(&store, "local".into()), governor::domain(&governor, &store)];
+        let mut domains = vec![
+            access::domain(&store, "local".into(), &governor.role_tables()),
+            governor::domain(&governor, &store),
+        ];
         change(&mut domains);
         harness.register(&domains);
         let queue: Arc<Mutex<VecDeque<Lease>>> = Arc::default();
@@ -125,6 +128,11 @@ impl House {
         self.harness.governor().platform_install(Compiled::new(&opened).unwrap());
     }
 
+    /// Now, milliseconds UTC.
+    pub fn clock_ms(&self) -> i64 {
+        self.clock.now_ms()
+    }
+
     /// A context for anybody.
     pub fn as_if(&self, id: &str, kind: PrincipalKind, roles: &[&str]) -> Ctx {
         Ctx {
@@ -134,6 +142,7 @@ impl House {
                 kind,
                 roles: roles.iter().map(|role| (*role).to_owned()).collect(),
                 home: self.tenant.clone(),
+                rights: Default::default(),
             },
             on_behalf_of: Vec::new(),
             assurance: Assurance {
@@ -155,8 +164,30 @@ impl House {
         let kind = access::principal::PrincipalDoc::KIND;
         let row = store.record_unique(&self.tenant, kind, "name", &key).await.unwrap().expect("a person");
         let doc = store::decode::<access::principal::PrincipalDoc>(&row).unwrap().doc;
-        let roles: Vec<&str> = doc.roles.iter().map(String::as_str).collect();
-        self.as_if(doc.id.as_str(), doc.kind, &roles)
+        let (tenant, now_ms) = (&self.tenant, self.clock.now_ms());
+        let known = access::rights::resolve(store, tenant, tenant, &doc, Default::default(), now_ms).await;
+        let ctx = self.as_if(doc.id.as_str(), doc.kind, &[]);
+        Ctx { principal: known.unwrap(), ..ctx }
+    }
+
+    /// Somebody of the platform's own tenant, acting there.
+    pub async fn of_platform(&self, name: &str) -> Ctx {
+        let platform = TenantId::platform();
+        let key = store::key::Key::new().text(name).bytes();
+        let store = self.harness.store();
+        let kind = access::principal::PrincipalDoc::KIND;
+        let row = store.record_unique(&platform, kind, "name", &key).await.unwrap().expect("a person");
+        let doc = store::decode::<access::principal::PrincipalDoc>(&row).unwrap().doc;
+        let known = access::rights::resolve(
+            store,
+            &platform,
+            &platform,
+            &doc,
+            Default::default(),
+            self.clock.now_ms(),
+        );
+        let ctx = self.as_if(doc.id.as_str(), doc.kind, &[]);
+        Ctx { tenant: platform.clone(), principal: known.await.unwrap(), ..ctx }
     }
 
     /// Carries out an act; what it held goes into the queue.
@@ -178,13 +209,30 @@ impl House {
         Id::parse(answer["waits"].as_str().expect("it waits")).unwrap()
     }
 
-    /// Sets roles past every approval, as the policy of another day would let somebody do.
+    /// Somebody who administers the tenant and whom nobody can remove.
+    pub fn boss(&self) -> Ctx {
+        self.as_if("prn_boss", PrincipalKind::Person, &["tenant_admin"])
+    }
+
+    /// The record of a principal.
+    pub async fn record(&self, id: &Id) -> access::principal::PrincipalDoc {
+        let kind = access::principal::PrincipalDoc::KIND;
+        let row = self.harness.store().record(&self.tenant, kind, id).await.unwrap().unwrap();
+        store::decode(&row).unwrap().doc
+    }
+
+    /// Sets roles in the whole tenant past every approval, as the policy of another day would let somebody do.
     pub async fn roles(&self, name: &str, roles: &[&str]) {
         self.policy("package writ\n");
-        let boss = self.as_if("prn_boss", PrincipalKind::Person, &["tenant_admin"]);
-        let principal = self.person(name).await.principal.id;
-        let args = json!({"principal": principal, "roles": roles});
-        self.act(&boss, "access.principal.roles_set", args).await.unwrap();
+        let id = self.person(name).await.principal.id;
+        let had = self.record(&id).await.bindings;
+        for role in roles.iter().filter(|role| had.iter().all(|binding| binding.role != **role)) {
+            let args = json!({"principal": id, "role": role});
+            self.act(&self.boss(), "access.binding.create", args).await.unwrap();
+        }
+        for binding in had.iter().filter(|binding| !roles.contains(&binding.role.as_str())) {
+            self.act(&self.boss(), "access.binding.remove", json!({"binding": binding.id})).await.unwrap();
+        }
         self.policy(RULES);
     }
 
@@ -249,15 +297,34 @@ impl House {
         self.harness.store().record_unique(&self.tenant, kind, "name", &key).await.unwrap().is_some()
     }
 
+    /// A project of this name, in a workspace of its own.
+    pub async fn project(&self, name: &str) {
+        let workspace = json!({"name": format!("for-{name}"), "environment": "production"});
+        self.act(&self.boss(), "access.workspace.create", workspace).await.unwrap();
+        let project = json!({"name": name, "workspace": format!("for-{name}")});
+        self.act(&self.boss(), "access.project.create", project).await.unwrap();
+    }
+
     /// What a read answers.
     pub async fn read(&self, who: &Ctx, operation: &str, params: &[(&str, &str)]) -> Result<Value, Fault> {
+        self.read_in(&self.tenant, who, operation, params).await
+    }
+
+    /// What a read in this tenant answers.
+    pub async fn read_in(
+        &self,
+        tenant: &TenantId,
+        who: &Ctx,
+        operation: &str,
+        params: &[(&str, &str)],
+    ) -> Result<Value, Fault> {
         let routes = self.domains.iter().flat_map(|domain| &domain.routes);
         let route = routes.into_iter().find(|route| route.operation == operation).expect("a route");
         let act::Call::Query(_, query) = &route.call else { panic!("{operation} is no read") };
         let params: BTreeMap<String, String> =
             params.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let ctx = Ctx { requested_at_ms: self.clock.now_ms(), ..who.clone() };
-        let view = self.harness.store().view(&self.tenant, ctx.requested_at_ms);
+        let view = self.harness.store().view(tenant, ctx.requested_at_ms);
         query(QueryCtx { ctx: &ctx, view: &view, params: &params }).boxed().await
     }
 }

@@ -208,6 +208,7 @@ mod tests {
             target: ("flows.run".into(), id("run_a")),
             preview: preview.iter().map(|(label, text)| ((*label).to_owned(), (*text).to_owned())).collect(),
             preview_digest: "abcdef0123456789".into(),
+            project: None,
             requester: Ctx {
                 tenant: tenant.clone(),
                 principal: Principal {
@@ -215,6 +216,7 @@ mod tests {
                     kind: PrincipalKind::Service,
                     roles: vec![],
                     home: tenant,
+                    rights: Default::default(),
                 },
                 on_behalf_of: vec![id("prn_ann")],
                 assurance: Assurance { method: "internal".into(), level: 1, at_ms: 0, until_ms: None },

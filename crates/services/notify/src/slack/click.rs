@@ -22,8 +22,8 @@ use super::signature::Signed;
 use super::{Deps, api, blocks, passing};
 use access::principal::PrincipalDoc;
 use act::{
-    Assurance, Auth, Call, Class, Coded, Ctx, Delivery, Draw as _, Fault, JobSpec, Method, Plan, Principal,
-    PrincipalKind, Route, Target, Verb, parse,
+    Assurance, Auth, Call, Class, Coded, Ctx, Delivery, Draw as _, Fault, JobSpec, KeyLimits, Method, Plan,
+    Principal, PrincipalKind, Route, Target, Verb, parse,
 };
 use custody::CustodyError;
 use futures::FutureExt as _;
@@ -204,8 +204,9 @@ fn ctx(tenant: &TenantId, trace: &str, key: &str, now_ms: i64) -> Ctx {
         principal: Principal {
             id: harness::service_id("slack"),
             kind: PrincipalKind::Integration,
-            roles: vec!["integration".into()],
+            roles: vec!["slack".into()],
             home: tenant.clone(),
+            rights: Default::default(),
         },
         on_behalf_of: Vec::new(),
         assurance: Assurance { method: "signature".into(), level: 0, at_ms: now_ms, until_ms: None },
@@ -340,9 +341,12 @@ async fn decide(deps: &Deps, lease: &Lease, body: &Body, card: &Card, link: &Lin
     let gone =
         || Fault::new(Class::Denied, "slack.principal_gone", "the linked principal is no longer there");
     let doc = read::<PrincipalDoc>(&deps.harness, tenant, &link.principal).await?.ok_or_else(gone)?.doc;
+    let limits = KeyLimits::default();
+    let principal =
+        access::rights::resolve(deps.harness.store(), tenant, tenant, &doc, limits, deps.harness.now_ms());
     let ctx = Ctx {
         tenant: tenant.clone(),
-        principal: Principal { id: doc.id, kind: doc.kind, roles: doc.roles, home: tenant.clone() },
+        principal: principal.await?,
         on_behalf_of: Vec::new(),
         assurance: Assurance { method: "slack".into(), level: 0, at_ms: body.at_ms, until_ms: None },
         trace: lease.authority.trace.clone(),

@@ -79,7 +79,11 @@ impl<'a> Signed<'a> {
             return Err(SignatureError::Signature);
         }
         // After the signature: an unsigned sender learns nothing about the clock.
-        if (now_ms - at_s.saturating_mul(1000)).abs() > SKEW_MS { Err(SignatureError::Stale) } else { Ok(()) }
+        if now_ms.abs_diff(at_s.saturating_mul(1000)) > SKEW_MS.unsigned_abs() {
+            Err(SignatureError::Stale)
+        } else {
+            Ok(())
+        }
     }
 }
 

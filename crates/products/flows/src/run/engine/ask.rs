@@ -64,7 +64,7 @@ impl Engine {
             key: format!("{}:{}:{tries}", run.id, bench.step.id),
             run: run.root().clone(),
             workflow: run.workflow.clone(),
-            project: None,
+            project: run.project.clone(),
             ticket: run.ticket(),
             pin: pin.model.clone(),
             accepts: pin.accepts.clone(),

@@ -7,12 +7,27 @@
 //!
 //! Whoever makes a key can act as the one whose key it is: with their roles, and past the rule that nobody approves what
 //! they asked for themselves. So a key for somebody else takes level 1, for which the platform's policy asks by the
-//! attribute `own`; and nobody without a role of the platform makes, or revokes, a key of somebody who has one.
+//! attribute `own`; nobody makes a key of somebody who may do more than they ([`crate::rights::act_as`]); and nobody
+//! without a role of the platform revokes a key of somebody who has one.
+//!
+//! A key may be good for less than its owner: for some acts and reads, for one project, until a time. What it is limited
+//! to goes with whoever uses it, also into keys that are made with it, and holds whatever policy says.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | `rotate` | a new secret for a key, while the old one goes on for a while |
+//! | [`seen`] | when a key was last used, to the hour |
 
-use crate::principal::{PrincipalDoc, escalates, escalation};
+pub mod rotate;
+pub mod seen;
+
+use crate::binding::Scope;
+use crate::principal::{PrincipalDoc, named};
+use crate::rights::{self, Tables, is_pattern};
+use crate::{guard, project};
 use act::{
-    Assurance, Auth, Call, Class, Coded, Draw as _, Fault, Method, Plan, PrincipalKind, Route, Target, Verb,
-    parse,
+    Assurance, Auth, Call, Class, Coded, Draw as _, Fault, KeyLimits, Method, Plan, Principal, PrincipalKind,
+    Route, Target, Verb, parse,
 };
 use futures::FutureExt as _;
 use kernel::{Id, hex};
@@ -21,12 +36,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use store::key::Key;
-use store::{Document, Range, View};
+use store::{Document, Range, Stored, View};
 
 /// The highest assurance level of a key.
 pub const LEVEL_MAX: u8 = 1;
 /// Longest life of a key of level 1 that was made by another key: 12 hours, in milliseconds.
 pub const ASSURED_MS_MAX: i64 = 12 * 60 * 60 * 1000;
+/// Most acts and patterns that a key is limited to.
+pub const ACTS_MAX: usize = 32;
 
 /// Why a key is not made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -121,10 +138,29 @@ pub struct KeyDoc {
     pub expires_at_ms: Option<i64>,
     /// When it was revoked.
     pub revoked_at_ms: Option<i64>,
+    /// What it is limited to.
+    #[serde(default)]
+    pub limits: KeyLimits,
+    /// The secret before the present one, as long as it is still good.
+    #[serde(default)]
+    pub before: Option<Before>,
+    /// When it was given its present secret, if not at its creation.
+    #[serde(default)]
+    pub rotated_at_ms: Option<i64>,
+}
+
+/// The secret that a rotation has replaced.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Before {
+    /// SHA-256 of its text, in hexadecimal.
+    pub secret_sha256: String,
+    /// From when on it is refused, milliseconds UTC.
+    pub until_ms: i64,
 }
 
 impl Document for KeyDoc {
     const KIND: &'static str = "access.key";
+    const VERSION: u32 = 2;
     fn id(&self) -> &Id {
         &self.id
     }
@@ -133,6 +169,10 @@ impl Document for KeyDoc {
     }
     fn uniques(&self) -> Vec<(&'static str, Vec<u8>)> {
         vec![("id", Key::new().text(self.id.as_str()).bytes())]
+    }
+    /// Version 1 knew neither limits nor rotation: a key was good for all that its owner may, with one secret.
+    fn upcast(version: u32, doc: Value) -> Option<Value> {
+        (version == 1).then_some(doc)
     }
 }
 
@@ -151,6 +191,10 @@ pub struct Create {
     /// Assurance level: 0 (the default), or 1 for acts that change rules or secrets. 1 is given by somebody who has it, to
     /// a person, for at most 12 hours.
     pub assurance: Option<u8>,
+    /// The only acts and reads it is good for, of those that its owner may: exact, or as <domain>.<noun>.*. All, if absent.
+    pub acts: Option<Vec<String>>,
+    /// The only project it is good in. Everywhere, if absent.
+    pub project: Option<String>,
 }
 
 /// Arguments of `access.key.revoke`.
@@ -167,8 +211,58 @@ async fn owner_of(view: &View, key: &KeyDoc) -> Result<PrincipalDoc, Fault> {
     Ok(owner.ok_or_else(|| Fault::not_found("principal"))?.doc)
 }
 
+/// Reads the key that `text` names.
+async fn find(view: &View, text: &str) -> Result<Stored<KeyDoc>, Fault> {
+    let missing = || Fault::not_found("key");
+    let id = Id::parse(text).map_err(|_| missing())?;
+    view.get::<KeyDoc>(&id).await?.ok_or_else(missing)
+}
+
+fn secret_check(secret_sha256: &str) -> Result<(), Fault> {
+    match hex::decode32(secret_sha256) {
+        Some(_) => Ok(()),
+        None => Err(Fault::invalid("request.invalid", "secret_sha256 is 64 lower-case hexadecimal digits")),
+    }
+}
+
+/// What a new key is limited to.
+async fn limits(view: &View, args: &Create) -> Result<KeyLimits, Fault> {
+    if let Some(acts) = &args.acts {
+        let message = "acts are 1 to 32 acts or reads, exact or as <domain>.<noun>.*";
+        if acts.is_empty() || acts.len() > ACTS_MAX || !acts.iter().all(|act| is_pattern(act)) {
+            return Err(Fault::invalid("request.invalid", message));
+        }
+    }
+    let project = match &args.project {
+        Some(project) => Some(project::place_live(view, project).await?.project),
+        None => None,
+    };
+    Ok(KeyLimits { acts: args.acts.clone(), project })
+}
+
+/// Checks that each of the acts that a key is limited to is one that its owner may do: a slip of the pen is told.
+fn acts_check(owner: &Principal, table: &rights::Table, limits: &KeyLimits) -> Result<(), Fault> {
+    let mut power = rights::power_at(owner, table, &Scope::Tenant).rights;
+    for (project, _) in &owner.rights.projects {
+        power.extend(rights::power_at(owner, table, &Scope::Project(project.clone())).rights);
+    }
+    for pattern in limits.acts.iter().flatten() {
+        if !power.iter().any(|right| rights::covers(pattern, right)) {
+            let message = "the owner of the key may do nothing of one of the acts it is to be limited to";
+            return Err(Fault::invalid("access.act_unknown", message));
+        }
+    }
+    Ok(())
+}
+
+/// Whether somebody without the rights of a principal of the platform reaches for them.
+fn above(maker: &Principal, table: &rights::Table, owner: &Principal) -> Result<(), Fault> {
+    rights::hand_on(maker, table, &Scope::Platform, &rights::power_at(owner, table, &Scope::Platform))
+}
+
 /// The verbs.
-pub fn verbs() -> Vec<Verb> {
+pub fn verbs(tables: &Tables) -> Vec<Verb> {
+    let (creating, revoking) = (tables.clone(), tables.clone());
     vec![
         Verb {
             act: "access.key.create",
@@ -182,67 +276,74 @@ pub fn verbs() -> Vec<Verb> {
             aim: Arc::new(|view, args, ctx| {
                 async move {
                     let args: Create = parse(args)?;
-                    let id = Id::parse(&args.principal).map_err(|_| Fault::not_found("principal"))?;
-                    let owner =
-                        view.get::<PrincipalDoc>(&id).await?.ok_or_else(|| Fault::not_found("principal"))?;
-                    let mut target = Target::of(PrincipalDoc::KIND, &id);
+                    let owner = named(view, &args.principal).await?;
+                    let mut target = Target::of(PrincipalDoc::KIND, &owner.id);
                     let level = args.assurance.unwrap_or_default();
+                    let roles: Vec<&str> =
+                        owner.bindings.iter().map(|binding| binding.role.as_str()).collect();
                     target.attributes = json!({
-                        "own": id == ctx.principal.id, "roles": owner.roles, "kind": owner.kind.as_str(),
-                        "assurance": level, "escalates": escalates(ctx, &owner.roles),
+                        "own": owner.id == ctx.principal.id, "roles": roles, "kind": owner.kind.as_str(),
+                        "assurance": level, "acts": args.acts, "project": args.project,
                     });
                     target.preview = vec![
                         ("Key for".into(), owner.name.clone()),
                         ("Name".into(), args.name),
                         ("Assurance".into(), level.to_string()),
                     ];
+                    if let Some(acts) = args.acts {
+                        target.preview.push(("Only for".into(), acts.join(", ")));
+                    }
+                    if let Some(project) = args.project {
+                        target.preview.push(("Only in".into(), project));
+                    }
                     Ok(target)
                 }
                 .boxed()
             }),
-            plan: Arc::new(|view, args, stamp| {
+            plan: Arc::new(move |view, args, stamp| {
+                let tables = creating.clone();
                 async move {
                     let args: Create = parse(args)?;
                     crate::principal::name_check(&args.name)?;
-                    if hex::decode32(&args.secret_sha256).is_none() {
-                        return Err(Fault::invalid(
-                            "request.invalid",
-                            "secret_sha256 is 64 lower-case hexadecimal digits",
-                        ));
-                    }
-                    let principal = Id::parse(&args.principal).map_err(|_| Fault::not_found("principal"))?;
-                    let owner = view
-                        .get::<PrincipalDoc>(&principal)
-                        .await?
-                        .ok_or_else(|| Fault::not_found("principal"))?;
-                    if escalates(&stamp.ctx, &owner.roles) {
-                        return Err(escalation("a key of the platform's people is made only by the platform's people"));
-                    }
+                    secret_check(&args.secret_sha256)?;
+                    let owner = named(view, &args.principal).await?;
+                    let limits = limits(view, &args).await?;
+                    let whole = rights::resolve_in(view, &owner, KeyLimits::default()).await?;
+                    acts_check(&whole, &tables(), &limits)?;
+                    let maker = rights::maker(view, stamp).await?;
+                    rights::act_as(&maker, &tables(), &whole, &limits)?;
                     let level = args.assurance.unwrap_or_default();
                     let own = &stamp.ctx.assurance;
                     grant_check(level, args.expires_at_ms, owner.kind, own, stamp.at_ms)?;
                     let doc = KeyDoc {
                         id: stamp.id("key"),
-                        principal: principal.clone(),
+                        principal: owner.id.clone(),
                         name: args.name,
                         secret_sha256: args.secret_sha256,
                         level,
                         created_at_ms: stamp.at_ms,
                         expires_at_ms: args.expires_at_ms,
                         revoked_at_ms: None,
+                        limits,
+                        before: None,
+                        rotated_at_ms: None,
                     };
                     let mut plan = Plan { draft: stamp.draft(), outcome: json!({"key": doc.id}) };
                     plan.draft.put_new(&doc).fact(stamp.fact(
                         "access.key.created",
-                        &principal,
+                        &doc.principal,
                         (KeyDoc::KIND, &doc.id),
-                        json!({"principal": principal, "expires_at_ms": doc.expires_at_ms, "assurance": level}),
+                        json!({
+                            "principal": doc.principal, "expires_at_ms": doc.expires_at_ms, "assurance": level,
+                            "acts": doc.limits.acts, "project": doc.limits.project,
+                        }),
                     ));
                     Ok(plan)
                 }
                 .boxed()
             }),
         },
+        rotate::verb(tables),
         Verb {
             act: "access.key.revoke",
             summary: "Revokes an API key",
@@ -255,40 +356,37 @@ pub fn verbs() -> Vec<Verb> {
             aim: Arc::new(|view, args, ctx| {
                 async move {
                     let args: Revoke = parse(args)?;
-                    let id = Id::parse(&args.key).map_err(|_| Fault::not_found("key"))?;
-                    let doc = view.get::<KeyDoc>(&id).await?.ok_or_else(|| Fault::not_found("key"))?;
-                    let mut target = Target::of(KeyDoc::KIND, &id);
-                    let owner = owner_of(view, &doc).await?;
-                    target.attributes = json!({
-                        "own": doc.principal == ctx.principal.id, "escalates": escalates(ctx, &owner.roles),
-                    });
+                    let doc = find(view, &args.key).await?;
+                    let mut target = Target::of(KeyDoc::KIND, &doc.id);
+                    target.attributes = json!({"own": doc.principal == ctx.principal.id});
                     target.preview = vec![("Revoke key".into(), doc.name.clone())];
                     Ok(target)
                 }
                 .boxed()
             }),
-            plan: Arc::new(|view, args, stamp| {
+            plan: Arc::new(move |view, args, stamp| {
+                let tables = revoking.clone();
                 async move {
                     let args: Revoke = parse(args)?;
-                    let id = Id::parse(&args.key).map_err(|_| Fault::not_found("key"))?;
-                    let stored = view.get::<KeyDoc>(&id).await?.ok_or_else(|| Fault::not_found("key"))?;
-                    if escalates(&stamp.ctx, &owner_of(view, &stored).await?.roles) {
-                        return Err(escalation(
-                            "a key of the platform's people is revoked only by the platform's people",
-                        ));
-                    }
+                    let stored = find(view, &args.key).await?;
+                    let owner = owner_of(view, &stored).await?;
+                    let owner = rights::resolve_in(view, &owner, KeyLimits::default()).await?;
+                    above(&rights::maker(view, stamp).await?, &tables(), &owner)?;
                     if stored.revoked_at_ms.is_some() {
                         return Err(Fault::conflict("request.state", "the key is already revoked"));
                     }
-                    let doc = KeyDoc { revoked_at_ms: Some(stamp.at_ms), ..stored.doc.clone() };
+                    if guard::is_root(view.tenant(), &stored) {
+                        return Err(guard::GuardError::LastKey.into());
+                    }
+                    let doc = KeyDoc { revoked_at_ms: Some(stamp.at_ms), before: None, ..stored.doc.clone() };
                     let mut plan = Plan {
                         draft: stamp.draft(),
-                        outcome: json!({"key": id, "revoked_at_ms": stamp.at_ms}),
+                        outcome: json!({"key": doc.id, "revoked_at_ms": stamp.at_ms}),
                     };
                     plan.draft.put_if(&stored, &doc).fact(stamp.fact(
                         "access.key.revoked",
                         &doc.principal,
-                        (KeyDoc::KIND, &id),
+                        (KeyDoc::KIND, &doc.id),
                         json!({"principal": doc.principal}),
                     ));
                     Ok(plan)
@@ -296,13 +394,18 @@ pub fn verbs() -> Vec<Verb> {
                 .boxed()
             }),
         },
+        seen::verb(),
     ]
 }
 
-fn shown(doc: &KeyDoc) -> Value {
+fn shown(doc: &KeyDoc, used_at_ms: Option<i64>, now_ms: i64) -> Value {
+    let before = doc.before.as_ref().filter(|before| before.until_ms > now_ms);
     json!({
         "id": doc.id, "principal": doc.principal, "name": doc.name, "assurance": doc.level,
-        "created_at_ms": doc.created_at_ms, "expires_at_ms": doc.expires_at_ms, "revoked_at_ms": doc.revoked_at_ms,
+        "acts": doc.limits.acts, "project": doc.limits.project, "created_at_ms": doc.created_at_ms,
+        "expires_at_ms": doc.expires_at_ms, "rotated_at_ms": doc.rotated_at_ms,
+        "before_until_ms": before.map(|before| before.until_ms), "revoked_at_ms": doc.revoked_at_ms,
+        "used_at_ms": used_at_ms,
     })
 }
 
@@ -328,17 +431,32 @@ pub fn routes() -> Vec<Route> {
             query: &[],
         },
         Route {
+            method: Method::Post,
+            path: "/v1/keys/{key}/rotate",
+            operation: "key_rotate",
+            summary: "Give an API key a new secret; the old one goes on for a while",
+            auth: Auth::Principal,
+            call: Call::Verb("access.key.rotate"),
+            query: &[],
+        },
+        Route {
             method: Method::Get,
             path: "/v1/keys",
             operation: "key_list",
-            summary: "List the tenant's API keys by principal",
+            summary: "List the tenant's API keys by principal, with when each was last used",
             auth: Auth::Principal,
             call: Call::Query(
                 "access.key.read",
                 Arc::new(|query| {
                     async move {
                         let found = query.view.list::<KeyDoc>(Range::of("principal", Vec::new())).await?;
-                        Ok(json!({"items": found.iter().map(|found| shown(&found.stored)).collect::<Vec<_>>()}))
+                        let now_ms = query.ctx.requested_at_ms;
+                        let mut items = Vec::with_capacity(found.len());
+                        for found in &found {
+                            let seen = query.view.peek::<seen::SeenDoc>(&found.stored.id).await?;
+                            items.push(shown(&found.stored, seen.map(|seen| seen.used_at_ms), now_ms));
+                        }
+                        Ok(json!({"items": items}))
                     }
                     .boxed()
                 }),
@@ -351,6 +469,18 @@ pub fn routes() -> Vec<Route> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_from_before_there_were_limits() {
+        let body = r#"{"v":1,"doc":{"id":"key_a","principal":"prn_a","name":"a","secret_sha256":"00","level":1,
+            "created_at_ms":1,"expires_at_ms":null,"revoked_at_ms":null}}"#;
+        let row = store::Row { id: Id::parse("key_a").unwrap(), rev: 1, body: body.as_bytes().to_vec() };
+        let doc = store::decode::<KeyDoc>(&row).unwrap().doc;
+        assert_eq!(
+            (doc.limits, doc.before, doc.rotated_at_ms, doc.level),
+            (KeyLimits::default(), None, None, 1)
+        );
+    }
 
     #[test]
     fn who_may_give_what() {
