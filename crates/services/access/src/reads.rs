@@ -37,6 +37,7 @@ pub const PERMISSIONS: &[&str] = &[
     "edge.metrics.read",
     "evidence.bundle.read",
     "evidence.trust.read",
+    "flows.artifact.read",
     "flows.connector.read",
     "flows.run.read",
     "flows.workflow.read",
