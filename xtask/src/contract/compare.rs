@@ -575,7 +575,7 @@ mod tests {
             ("message gone", "/components/messages/created".into(), None, Some("message created is gone")),
             (
                 "message's member gone",
-                "/components/messages/created/payload/properties/id".into(),
+                "/components/messages/created/payload/allOf/0/properties/id".into(),
                 None,
                 Some("message created.id is gone"),
             ),

@@ -322,7 +322,7 @@ mod tests {
             ("/v1/approvals/{approval}/grant", "approval_grant", "approval", "grant"),
             ("/v1/model-calls", "model_call_list", "model-call", "list"),
             ("/v1/policy", "policy_publish", "policy", "publish"),
-            ("/v1/principals/{principal}/roles", "principal_roles_set", "principal", "roles-set"),
+            ("/v1/policy-keys/{policy_key}/revoke", "policy_key_revoke", "policy-key", "revoke"),
             ("/v1/usage", "usage_list", "usage", "list"),
         ] {
             assert_eq!(name(path, operation), (noun.to_owned(), verb.to_owned()), "{operation}");

@@ -123,6 +123,7 @@ async fn b13_no_verb_takes_a_member_that_it_does_not_know() {
                 .refused(400, "edge.query_refused");
             let dear = matches!(*act, "governor.approval.grant" | "governor.approval.deny")
                 || act.starts_with("notify.card.")
+                || act.starts_with("notify.webhook")
                 || act.starts_with("notify.link.");
             if member == "tenant_id" && dear {
                 // Preparing these is dear, and one member is as foreign as another.
