@@ -16,7 +16,7 @@ pub const OPERATIONS_MAX: usize = 256;
 /// Largest record body, job body, outcome or aside, in bytes.
 pub const BODY_BYTES_MAX: usize = 1 << 20;
 /// Most index entries of one record.
-pub const INDEXES_MAX: usize = 4;
+pub const INDEXES_MAX: usize = 20;
 /// Largest index or unique key, in bytes.
 pub const KEY_BYTES_MAX: usize = 512;
 

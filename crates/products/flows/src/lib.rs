@@ -57,6 +57,11 @@ pub const CODES: &[(&str, &str)] = &[
     ),
     ("flows.workflow_unready", "a workflow that a step runs is not published, or it runs too many others"),
     ("flows.strand_depth", "branches and workflows stand in one another deeper than a run may go"),
+    (
+        "flows.record_changed",
+        "the record is no longer as it was seen: somebody else has changed it meanwhile",
+    ),
+    ("flows.unchanged_unreadable", "the action says no way to look whether something has changed"),
     ("flows.params_invalid", "the parameters of a call do not fit the action's schema"),
     ("flows.template_failed", "a template of the workflow failed on this run's data"),
     ("flows.credential", "the credential of a connector could not be opened or used"),

@@ -55,6 +55,10 @@ pub fn of(event: &Event, connector: &str, body: &Value) -> Option<Change> {
     Some(Change { object: digest.get(..OBJECT_DIGITS)?.to_owned(), count })
 }
 
+/// Most writes that a run remembers; beyond, the oldest is forgotten, and what polling then takes for a foreign change starts
+/// a run too many, never one too few. Each is an index entry of the run's record, beside three others.
+pub const WROTE_MAX: usize = kernel::changeset::INDEXES_MAX - 4;
+
 /// Keeps with a run what a write of it changed, as far as the reply says so: the manifest's write gives, under the same
 /// names, what identifies an event.
 pub fn note(run: &mut RunDoc, connector: &str, manifest: &Manifest, output: &Map<String, Value>) {
@@ -66,6 +70,9 @@ pub fn note(run: &mut RunDoc, connector: &str, manifest: &Manifest, output: &Map
         }
         let base = of(event, connector, &run.event).filter(|base| base.object == change.object);
         let overlaid = base.is_some() && is_nobodys(event, &run.event);
+        if run.wrote.len() >= WROTE_MAX {
+            run.wrote.remove(0);
+        }
         run.wrote.push(Wrote {
             object: change.object,
             count: change.count,

@@ -90,6 +90,10 @@ pub fn due(
     let params = template::tree(&Value::Object(tool.params.clone()), scope)?;
     let params = request::given(params.as_object().unwrap_or(&Map::new()));
     let effect_key = effect::key(&run.id, step, version.digest(), &params).map_err(|_| DueError::Params)?;
+    let mut unchanged = Map::new();
+    for (field, source) in &tool.unchanged {
+        unchanged.insert(field.clone(), template::value(source, scope)?);
+    }
     Ok(CallArgs {
         run: run.id.to_string(),
         step: step.to_owned(),
@@ -98,6 +102,7 @@ pub fn due(
         params: Value::Object(params),
         effect_key,
         hints: hints(tool, scope)?,
+        unchanged,
     })
 }
 

@@ -453,6 +453,9 @@ impl Engine {
             );
         };
         let params = pending.params.as_object().cloned().unwrap_or_default();
+        if let Some(in_the_way) = self.unchanged(bench, pending, &version, action).await? {
+            return self.heard(bench, run, pending, Some(action), in_the_way);
+        }
         let heard = self.wire(bench, &version, (action, action), (&params, &params), pending.call()).await?;
         crash::point("tool.sent");
         let run = self.learned(run, pending, &version, action, &heard.0);

@@ -17,7 +17,7 @@ use kernel::{Id, TenantId};
 use parking_lot::Mutex;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 use store::{Document as _, Stored, View};
@@ -43,6 +43,9 @@ pub struct CallArgs {
     pub effect_key: String,
     /// What policy and approvers are told besides; rendered by the engine from the workflow.
     pub hints: Hints,
+    /// What has to be as it was seen right before a write: part of what approvers agree to.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub unchanged: Map<String, Value>,
 }
 
 /// What a workflow tells policy and approvers about a call.
@@ -275,6 +278,7 @@ fn tool_call() -> Verb {
                     connector: args.connector,
                     action: args.action,
                     params: args.params,
+                    unchanged: args.unchanged,
                     effect_key: args.effect_key,
                     intended: fact.id.clone(),
                     intended_at_ms: stamp.at_ms,

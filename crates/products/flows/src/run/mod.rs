@@ -140,6 +140,9 @@ pub struct Pending {
     pub action: String,
     /// Its parameters, exactly as decided on.
     pub params: Value,
+    /// What has to be as it was seen right before it.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub unchanged: Map<String, Value>,
     /// Stable over retries of the same call.
     pub effect_key: String,
     /// The fact of the intent.

@@ -23,6 +23,8 @@ pub type Installed<'a> = BTreeMap<&'a str, &'a Manifest>;
 
 /// Most fields of a transform.
 pub const FIELDS_MAX: usize = 64;
+/// Most fields that have to be as they were seen.
+const UNCHANGED_MAX: usize = 8;
 /// Most lines of a preview.
 pub const PREVIEW_LINES_MAX: usize = 16;
 
@@ -316,6 +318,12 @@ impl<'a> Check<'a> {
             }
         }
         self.preview(place, &tool.preview);
+        if tool.unchanged.len() > UNCHANGED_MAX {
+            self.say(place, format!("At most {UNCHANGED_MAX} fields have to be unchanged."));
+        }
+        for source in tool.unchanged.values() {
+            self.template(place, "unchanged", source);
+        }
         if connector_id(&tool.connector).is_none() {
             return self.say(place, "A connector's name is lower-case letters, digits and `-`.");
         }

@@ -314,6 +314,10 @@ pub struct ToolStep {
     /// What an approver is shown besides the call itself: label and template.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub preview: BTreeMap<String, String>,
+    /// What has to be as it was seen, right before a write is made: name of a field and template of its value. The action's
+    /// read-back says how it is looked at.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub unchanged: BTreeMap<String, String>,
 }
 
 /// What a workflow tells policy about a call. Templates over what the run knows; never over what a caller says.

@@ -5,12 +5,15 @@
 //! lets any of them try to move the run. The model is a handful of numbers. What must hold, whatever comes: a step is
 //! done at most once, a run that has ended never changes, budgets hold, and every state is one that the model reached too.
 
+use flows::connector::{change, manifest};
 use flows::run::machine::{self, Then, Wait};
 use flows::run::{Alarm, Outcome, Pending, RunDoc, Status};
 use flows::workflow::Workflow;
 use kernel::Id;
+use kernel::changeset::INDEXES_MAX;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
+use store::Document as _;
 
 /// A step as numbers: where it leads, and its budgets.
 #[derive(Debug, Clone, Copy)]
@@ -98,6 +101,7 @@ fn fresh() -> RunDoc {
 
 fn pending(n: usize) -> Pending {
     Pending {
+        unchanged: Default::default(),
         connector: "c".into(),
         action: "a".into(),
         params: Value::Object(Map::new()),
@@ -386,4 +390,19 @@ proptest! {
             }
         }
     }
+}
+
+/// A run in a project that writes and writes: its record stays one that can be committed, and the latest writes are the
+/// ones that it remembers.
+#[test]
+fn a_run_that_writes_often_remembers_as_much_as_a_record_holds() {
+    let manifest = manifest::parse(&crate::house::contract("connectors/servicenow.yaml")).unwrap();
+    let mut run = fresh();
+    run.project = Some("prj_a".into());
+    for count in 1..=100 {
+        let written = json!({"sys_id": "a", "sys_mod_count": count.to_string()});
+        change::note(&mut run, "servicenow", &manifest, written.as_object().unwrap());
+        assert!(run.indexes().len() <= INDEXES_MAX, "{count}");
+    }
+    assert_eq!((run.wrote.len(), run.wrote.last().unwrap().count), (change::WROTE_MAX, 100));
 }

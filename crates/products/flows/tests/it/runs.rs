@@ -358,6 +358,37 @@ async fn a_checkpoint_is_passed_by_as_many_people_as_it_says() {
 }
 
 #[tokio::test]
+async fn what_was_agreed_to_is_not_written_over_what_somebody_changed_meanwhile() {
+    for (seed, changed) in [(17, false), (18, true)] {
+        let desk = Desk::start().await;
+        let house = House::with(&desk, seed).await;
+        house.publish(&contract("workflows/incident-note.yaml")).await.unwrap();
+        let id = house.start("incident-note", json!({"number": "INC0010001", "note": "Agreed."})).await;
+        house.settle().await;
+        let checkpoint = house.run(&id).await.approval.unwrap();
+        for who in ["bob", "eve"] {
+            house.decide(&checkpoint, who, true).await.unwrap();
+        }
+        house.settle().await;
+        let write = house.run(&id).await.approval.unwrap();
+        if changed {
+            desk.look(|seen| seen.changed_by("beth.anglin", 1));
+        }
+        house.decide(&write, "bob", true).await.unwrap();
+        house.settle().await;
+        let run = house.run(&id).await;
+        let code = run.error.as_ref().map(|error| error.code.as_str());
+        match changed {
+            false => assert_eq!((run.outcome, desk.notes()), (Some(Outcome::Done), 1)),
+            true => {
+                assert_eq!((run.status, code), (Status::Dead, Some("flows.record_changed")));
+                desk.look(|seen| assert!(!seen.requests.iter().any(|request| request.starts_with("PATCH"))));
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn three_transforms_take_four_commits() {
     let house = House::empty(16).await;
     house.publish(&contract("workflows/three-steps.yaml")).await.unwrap();

@@ -5,7 +5,54 @@
 
 use super::*;
 
+/// What stands in the way of a write whose record has to be as it was seen.
+pub(super) type Changed = (Heard, Option<Transcript>);
+
 impl Engine {
+    /// Looks whether what a write depends on is as it was seen, right before it is made. What stands in its way, if anything
+    /// does: nothing has been sent then.
+    ///
+    /// Between this look and the write somebody may still be faster, where the other system has no conditional writes. Hours
+    /// pass while people decide, and milliseconds here.
+    pub(super) async fn unchanged(
+        &self,
+        bench: &Bench<'_>,
+        pending: &Pending,
+        version: &Version,
+        action: &Action,
+    ) -> Result<Option<Changed>, Stop> {
+        if pending.unchanged.is_empty() {
+            return Ok(None);
+        }
+        let refused = |code: &str| Ok(Some((Heard::Refused { code: code.to_owned() }, None)));
+        let read_back = action.reconcile.as_ref().and_then(|reconcile| reconcile.read_back.as_ref());
+        let reading =
+            read_back.and_then(|read_back| Some((read_back, version.manifest.action(&read_back.action)?)));
+        let Some((read_back, reading)) = reading else { return refused("flows.unchanged_unreadable") };
+        let original = pending.params.as_object().cloned().unwrap_or_default();
+        let marker = effect::marker(&pending.effect_key);
+        let values = Values { params: &original, marker: &marker };
+        let filled =
+            placeholder::fill(&Value::Object(read_back.params.clone()), values).map_err(act::internal)?;
+        let params = filled.and_then(|params| params.as_object().cloned()).unwrap_or_default();
+        let heard = self.wire(bench, version, (reading, reading), (&params, &params), pending.call()).await?;
+        match heard {
+            (Heard::Done(seen), transcript) => {
+                let same = pending
+                    .unchanged
+                    .iter()
+                    .all(|(field, value)| seen.get(field).is_some_and(|now| now == value));
+                let code = "flows.record_changed".to_owned();
+                Ok((!same).then_some((Heard::Refused { code }, transcript)))
+            }
+            // A look that nobody can make sense of is no look.
+            (Heard::Unknown { code }, transcript) => {
+                Ok(Some((Heard::Failed { code, retry_after_ms: None }, transcript)))
+            }
+            in_the_way @ (Heard::Failed { .. } | Heard::Refused { .. }, _) => Ok(Some(in_the_way)),
+        }
+    }
+
     /// Finds out what became of a call before anything else is done.
     pub(super) async fn reconcile(
         &self,
@@ -68,6 +115,7 @@ impl Engine {
             params: params.clone(),
             effect_key: pending.effect_key.clone(),
             hints: Hints::default(),
+            unchanged: Map::new(),
         };
         let key = format!("{}:{}:{}:look:{}", run.id, bench.step.id, run.attempts.calls, pending.reconciled);
         match self.act(bench, "flows.tool.reconcile", &args, key).await {
