@@ -215,6 +215,16 @@ async fn all_the_way(world: &World) {
     // The same delivery again starts nothing.
     let again = desk.deliver(&incident.sys_id).await.ok();
     assert_eq!((&again["runs"], &again["ignored"]), (&json!([]), &json!("own_write")));
+    // What has happened is in the log a moment later.
+    let mut facts = world.house().store.hints().facts;
+    loop {
+        facts.mark_unchanged();
+        let leaves = world.leaves(&world.tenant(), 0).await;
+        if leaves.iter().any(|leaf| leaf["kind"] == "flows.run.finished" && leaf["stream"] == run.as_str()) {
+            break;
+        }
+        facts.changed().await.unwrap();
+    }
     // Nothing of the content or the credentials is in the log.
     let log = format!("{:?}", world.leaves(&world.tenant(), 0).await);
     assert!(!log.contains("VPN") && !log.contains("canary-value-4711"));

@@ -25,7 +25,7 @@ use store::{Document, Range, Stored, View};
 use zeroize::Zeroizing;
 
 /// Most endpoints of a tenant.
-pub const ENDPOINTS_MAX: u32 = 100;
+pub const ENDPOINTS_MAX: u32 = 20;
 /// Most rows of a filter.
 pub const KINDS_MAX: usize = 20;
 /// Longest row of a filter, and longest note, in bytes.
