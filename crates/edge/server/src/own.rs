@@ -6,8 +6,9 @@
 
 use crate::counts::Counts;
 use crate::policy;
-use act::{Auth, Call, Class, Domain, Fault, Method, Query, Route};
+use act::{Class, Domain, Fault, QueryCtx, Route};
 use futures::FutureExt as _;
+use futures::future::ready;
 use harness::Harness;
 use kernel::TenantId;
 use serde_json::{Value, json};
@@ -28,52 +29,34 @@ pub struct Own {
 
 /// The domain's table.
 pub fn domain(own: &Own) -> Domain {
-    let route = |path, operation, summary, auth, call| Route {
-        method: Method::Get,
-        path,
-        operation,
-        summary,
-        auth,
-        call,
-        query: &[],
-    };
+    let (lives, works, counts) = (own.clone(), own.clone(), own.clone());
+    let (contract, events) = (own.contract.clone(), own.events.clone());
     Domain {
         name: "edge",
         routes: vec![
-            route(
-                "/healthz",
-                "health_show",
-                "Say whether the server lives",
-                Auth::Public,
-                Call::Query("", alive(own.clone())),
-            ),
-            route(
-                "/readyz",
-                "readiness_show",
-                "Say whether the server can work",
-                Auth::Public,
-                Call::Query("", ready(own.clone())),
-            ),
-            route(
-                "/openapi.json",
-                "contract_show",
-                "Show this contract",
-                Auth::Public,
-                Call::Query("", contract(own.contract.clone())),
-            ),
-            route(
+            Route::public("/healthz", "health_show", "Say whether the server lives", move |_| {
+                ready(Ok(alive(&lives))).boxed()
+            }),
+            Route::public("/readyz", "readiness_show", "Say whether the server can work", move |_| {
+                let own = works.clone();
+                async move { fit(&own).await }.boxed()
+            }),
+            Route::public("/openapi.json", "contract_show", "Show this contract", move |_| {
+                ready(written(&contract)).boxed()
+            }),
+            Route::get(
                 "/asyncapi.json",
                 "events_contract_show",
                 "Show the contract of events",
-                Auth::Principal,
-                Call::Query("edge.contract.read", contract(own.events.clone())),
+                "edge.contract.read",
+                move |_| ready(written(&events)).boxed(),
             ),
-            route(
+            Route::get(
                 "/metrics",
                 "metrics_show",
                 "Show counts of this process as Prometheus text",
-                Auth::Principal,
-                Call::Query("edge.metrics.read", metrics(own.clone())),
+                "edge.metrics.read",
+                move |query| ready(metrics(&counts, &query)).boxed(),
             ),
         ],
         codes: crate::CODES,
@@ -83,60 +66,33 @@ pub fn domain(own: &Own) -> Domain {
 
 /// Alive: with its version and its clock, by which `writ doctor` finds a client that is another version or whose clock is
 /// wrong. Neither is a secret: the contract says the version too, and every response its date.
-fn alive(own: Own) -> Query {
-    Arc::new(move |_| {
-        let now_ms = own.harness.now_ms();
-        let alive = json!({"status": "alive", "version": env!("CARGO_PKG_VERSION"), "now_ms": now_ms});
-        async move { Ok(alive) }.boxed()
-    })
+fn alive(own: &Own) -> Value {
+    json!({"status": "alive", "version": env!("CARGO_PKG_VERSION"), "now_ms": own.harness.now_ms()})
 }
 
 /// Ready: storage can be read and a policy is in force. Without either every act would be refused.
-fn ready(own: Own) -> Query {
-    Arc::new(move |_| {
-        let own = own.clone();
-        async move {
-            let mut reasons = Vec::new();
-            if !matches!(own.harness.store().head(&TenantId::platform()).await, Ok(Some(_))) {
-                reasons.push("storage cannot be read");
-            }
-            if !policy::in_force(&own.harness) {
-                reasons.push("no policy is in force");
-            }
-            if reasons.is_empty() {
-                return Ok(json!({"status": "ready"}));
-            }
-            Err(Fault::new(Class::Unavailable, "edge.not_ready", reasons.join("; ")))
-        }
-        .boxed()
-    })
+async fn fit(own: &Own) -> Result<Value, Fault> {
+    let mut reasons = Vec::new();
+    if !matches!(own.harness.store().head(&TenantId::platform()).await, Ok(Some(_))) {
+        reasons.push("storage cannot be read");
+    }
+    if !policy::in_force(&own.harness) {
+        reasons.push("no policy is in force");
+    }
+    if reasons.is_empty() {
+        return Ok(json!({"status": "ready"}));
+    }
+    Err(Fault::new(Class::Unavailable, "edge.not_ready", reasons.join("; ")))
 }
 
-fn contract(contract: Arc<OnceLock<Value>>) -> Query {
-    Arc::new(move |_| {
-        let contract = contract.get().cloned();
-        async move {
-            contract.ok_or_else(|| Fault::new(Class::Unavailable, "edge.not_ready", "the server is starting"))
-        }
-        .boxed()
-    })
+fn written(contract: &OnceLock<Value>) -> Result<Value, Fault> {
+    let starting = || Fault::new(Class::Unavailable, "edge.not_ready", "the server is starting");
+    contract.get().cloned().ok_or_else(starting)
 }
 
-fn metrics(own: Own) -> Query {
-    Arc::new(move |query| {
-        let of_the_platform = query.ctx.principal.home == TenantId::platform();
-        let text = own.counts.render();
-        async move {
-            if of_the_platform {
-                Ok(Value::String(text))
-            } else {
-                Err(Fault::new(
-                    Class::Denied,
-                    "access.read_denied",
-                    "only principals of the platform may read this",
-                ))
-            }
-        }
-        .boxed()
-    })
+fn metrics(own: &Own, query: &QueryCtx<'_>) -> Result<Value, Fault> {
+    if query.ctx.principal.home == TenantId::platform() {
+        return Ok(Value::String(own.counts.render()));
+    }
+    Err(Fault::new(Class::Denied, "access.read_denied", "only principals of the platform may read this"))
 }

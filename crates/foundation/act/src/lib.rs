@@ -18,17 +18,16 @@ mod domain;
 mod fault;
 mod ids;
 pub mod page;
+mod route;
 pub mod trace;
 mod verb;
 
 pub use args::parse;
 pub use ctx::{Assurance, Ctx, KeyLimits, Principal, PrincipalKind, Rights};
-pub use domain::{
-    Auth, Call, Delivery, Domain, Events, Field, JobRun, JobSpec, Method, Param, Query, QueryCtx, Receive,
-    Route, StreamSource,
-};
+pub use domain::{Domain, JobRun, JobSpec};
 pub use fault::{CODES, Class, Coded, Fault, internal};
 pub use ids::{Ids, SystemIds};
+pub use route::{Auth, Call, Delivery, Events, Method, Param, Query, QueryCtx, Receive, Route, StreamSource};
 pub use store::Clock;
 pub use trace::Trace;
 pub use verb::{

@@ -19,9 +19,7 @@
 use crate::principal::{PrincipalDoc, named};
 use crate::rights::{self, Tables};
 use crate::{guard, project, role};
-use act::{
-    Auth, Call, Class, Coded, Draw as _, Fault, Method, Param, Plan, Route, Stamp, Target, Verb, page, parse,
-};
+use act::{Class, Coded, Draw as _, Fault, Param, Plan, Route, Stamp, Target, Verb, page, parse};
 use futures::FutureExt as _;
 use kernel::{Id, TenantId};
 use schemars::JsonSchema;
@@ -416,75 +414,65 @@ pub(crate) fn shown(doc: &PrincipalDoc, binding: &Binding, now_ms: i64) -> Value
 /// The routes.
 pub fn routes() -> Vec<Route> {
     vec![
-        Route {
-            method: Method::Post,
-            path: "/v1/bindings",
-            operation: "binding_create",
-            summary: "Give a principal a role, in the tenant, in a project or in every tenant",
-            auth: Auth::Principal,
-            call: Call::Verb("access.binding.create"),
-            query: &[],
-        },
-        Route {
-            method: Method::Delete,
-            path: "/v1/bindings/{binding}",
-            operation: "binding_remove",
-            summary: "Take a role from a principal",
-            auth: Auth::Principal,
-            call: Call::Verb("access.binding.remove"),
-            query: &[],
-        },
-        Route {
-            method: Method::Get,
-            path: "/v1/bindings",
-            operation: "binding_list",
-            summary: "List who has which role where",
-            auth: Auth::Principal,
-            call: Call::Query(
-                "access.binding.read",
-                Arc::new(|query| {
-                    async move {
-                        let reach = rights::reach(&query.ctx.principal, "access.binding.read");
-                        let project = match query.param("project") {
-                            None => None,
-                            Some(text) => {
-                                Some(project::project_id(text).ok_or_else(|| Fault::not_found("project"))?)
-                            }
-                        };
-                        reach.check(project.as_ref())?;
-                        let now_ms = query.ctx.requested_at_ms;
-                        let of = |doc: &PrincipalDoc| -> Vec<Value> {
-                            let there = |binding: &&Binding| {
-                                project.is_none() || binding.scope.project() == project.as_ref()
-                            };
-                            let bindings = doc.bindings.iter().filter(there);
-                            bindings.map(|binding| shown(doc, binding, now_ms)).collect()
-                        };
-                        if let Some(text) = query.param("principal") {
-                            return Ok(json!({"items": of(&*named(query.view, text).await?), "next": null}));
+        Route::post(
+            "/v1/bindings",
+            "binding_create",
+            "Give a principal a role, in the tenant, in a project or in every tenant",
+            "access.binding.create",
+        ),
+        Route::delete(
+            "/v1/bindings/{binding}",
+            "binding_remove",
+            "Take a role from a principal",
+            "access.binding.remove",
+        ),
+        Route::get(
+            "/v1/bindings",
+            "binding_list",
+            "List who has which role where",
+            "access.binding.read",
+            |query| {
+                async move {
+                    let reach = rights::reach(&query.ctx.principal, "access.binding.read");
+                    let project = match query.param("project") {
+                        None => None,
+                        Some(text) => {
+                            Some(project::project_id(text).ok_or_else(|| Fault::not_found("project"))?)
                         }
-                        let mut range = page::range(&query, "name", Vec::new(), false)?;
-                        if project.is_some() {
-                            // Most principals have nothing in one project: as many as a page can look at.
-                            range.limit = PAGE_MAX;
-                        }
-                        let limit = range.limit;
-                        let found = query.view.list::<PrincipalDoc>(range).await?;
-                        let page = page::page(&found, limit, |doc| &doc.id, |doc| json!(of(doc)));
-                        let lists = page["items"].as_array().into_iter().flatten();
-                        let items: Vec<&Value> = lists.filter_map(Value::as_array).flatten().collect();
-                        Ok(json!({"items": items, "next": page["next"]}))
+                    };
+                    reach.check(project.as_ref())?;
+                    let now_ms = query.ctx.requested_at_ms;
+                    let of = |doc: &PrincipalDoc| -> Vec<Value> {
+                        let there = |binding: &&Binding| {
+                            project.is_none() || binding.scope.project() == project.as_ref()
+                        };
+                        let bindings = doc.bindings.iter().filter(there);
+                        bindings.map(|binding| shown(doc, binding, now_ms)).collect()
+                    };
+                    if let Some(text) = query.param("principal") {
+                        return Ok(json!({"items": of(&*named(query.view, text).await?), "next": null}));
                     }
-                    .boxed()
-                }),
-            ),
-            query: &[
-                Param { name: "project", summary: "only those in this project" },
-                Param { name: "principal", summary: "only those of this principal" },
-                page::AFTER,
-                Param { name: "limit", summary: "the bindings of so many principals, at most 200" },
-            ],
-        },
+                    let mut range = page::range(&query, "name", Vec::new(), false)?;
+                    if project.is_some() {
+                        // Most principals have nothing in one project: as many as a page can look at.
+                        range.limit = PAGE_MAX;
+                    }
+                    let limit = range.limit;
+                    let found = query.view.list::<PrincipalDoc>(range).await?;
+                    let page = page::page(&found, limit, |doc| &doc.id, |doc| json!(of(doc)));
+                    let lists = page["items"].as_array().into_iter().flatten();
+                    let items: Vec<&Value> = lists.filter_map(Value::as_array).flatten().collect();
+                    Ok(json!({"items": items, "next": page["next"]}))
+                }
+                .boxed()
+            },
+        )
+        .taking(&[
+            Param { name: "project", summary: "only those in this project" },
+            Param { name: "principal", summary: "only those of this principal" },
+            page::AFTER,
+            Param { name: "limit", summary: "the bindings of so many principals, at most 200" },
+        ]),
     ]
 }
 

@@ -4,8 +4,7 @@ use crate::binding::{Binding, Scope, Wanted, bind, binding_id, held, role_named}
 use crate::rights::{self, Tables};
 use crate::{binding, guard};
 use act::{
-    Auth, Call, Class, Coded, Draw as _, Fault, KeyLimits, Method, Plan, PrincipalKind, Route, Stamp, Target,
-    Verb, parse,
+    Class, Coded, Draw as _, Fault, KeyLimits, Plan, PrincipalKind, Route, Stamp, Target, Verb, parse,
 };
 use futures::FutureExt as _;
 use kernel::Id;
@@ -333,76 +332,51 @@ fn shown(doc: &PrincipalDoc, now_ms: i64) -> Value {
 
 /// The routes.
 pub fn routes() -> Vec<Route> {
-    let row = |method, path, operation, summary, call| Route {
-        method,
-        path,
-        operation,
-        summary,
-        auth: Auth::Principal,
-        call,
-        query: &[],
-    };
     vec![
-        row(
-            Method::Post,
-            "/v1/principals",
-            "principal_create",
-            "Create a principal",
-            Call::Verb("access.principal.create"),
-        ),
-        row(
-            Method::Get,
+        Route::post("/v1/principals", "principal_create", "Create a principal", "access.principal.create"),
+        Route::get(
             "/v1/principals",
             "principal_list",
             "List the tenant's principals by name",
-            Call::Query(
-                "access.principal.read",
-                Arc::new(|query| {
-                    async move {
-                        let now_ms = query.ctx.requested_at_ms;
-                        let found = query.view.list::<PrincipalDoc>(Range::of("name", Vec::new())).await?;
-                        let items: Vec<Value> =
-                            found.iter().map(|found| shown(&found.stored, now_ms)).collect();
-                        Ok(json!({"items": items}))
-                    }
-                    .boxed()
-                }),
-            ),
+            "access.principal.read",
+            |query| {
+                async move {
+                    let now_ms = query.ctx.requested_at_ms;
+                    let found = query.view.list::<PrincipalDoc>(Range::of("name", Vec::new())).await?;
+                    let items: Vec<Value> = found.iter().map(|found| shown(&found.stored, now_ms)).collect();
+                    Ok(json!({"items": items}))
+                }
+                .boxed()
+            },
         ),
-        row(
-            Method::Get,
+        Route::get(
             "/v1/principals/{principal}",
             "principal_show",
             "Show a principal with its bindings",
-            Call::Query(
-                "access.principal.read",
-                Arc::new(|query| {
-                    async move {
-                        let now_ms = query.ctx.requested_at_ms;
-                        let doc = named(query.view, query.param("principal").unwrap_or_default()).await?;
-                        let mut value = shown(&doc, now_ms);
-                        let bindings =
-                            doc.bindings.iter().map(|binding| binding::shown(&doc, binding, now_ms));
-                        value["bindings"] = json!(bindings.collect::<Vec<_>>());
-                        Ok(value)
-                    }
-                    .boxed()
-                }),
-            ),
+            "access.principal.read",
+            |query| {
+                async move {
+                    let now_ms = query.ctx.requested_at_ms;
+                    let doc = named(query.view, query.param("principal").unwrap_or_default()).await?;
+                    let mut value = shown(&doc, now_ms);
+                    let bindings = doc.bindings.iter().map(|binding| binding::shown(&doc, binding, now_ms));
+                    value["bindings"] = json!(bindings.collect::<Vec<_>>());
+                    Ok(value)
+                }
+                .boxed()
+            },
         ),
-        row(
-            Method::Post,
+        Route::post(
             "/v1/principals/{principal}/suspend",
             "principal_suspend",
             "Suspend a principal",
-            Call::Verb("access.principal.suspend"),
+            "access.principal.suspend",
         ),
-        row(
-            Method::Post,
+        Route::post(
             "/v1/principals/{principal}/resume",
             "principal_resume",
             "Let a suspended principal in again",
-            Call::Verb("access.principal.resume"),
+            "access.principal.resume",
         ),
     ]
 }

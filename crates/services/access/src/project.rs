@@ -10,7 +10,7 @@
 
 use crate::workspace::{WorkspaceDoc, description_check, find as workspace_find};
 use crate::{name, rights};
-use act::{Auth, Call, Class, Draw as _, Fault, Method, Param, Place, Plan, Route, Target, Verb, parse};
+use act::{Class, Draw as _, Fault, Param, Place, Plan, Route, Target, Verb, parse};
 use futures::FutureExt as _;
 use kernel::Id;
 use schemars::JsonSchema;
@@ -260,85 +260,51 @@ fn shown(doc: &ProjectDoc) -> Value {
 
 /// The routes.
 pub fn routes() -> Vec<Route> {
-    let row = |method, path, operation, summary, call, query| Route {
-        method,
-        path,
-        operation,
-        summary,
-        auth: Auth::Principal,
-        call,
-        query,
-    };
     const WORKSPACE: &[Param] = &[Param { name: "workspace", summary: "only those of this workspace" }];
     vec![
-        row(
-            Method::Post,
+        Route::post(
             "/v1/projects",
             "project_create",
             "Create a project in a workspace",
-            Call::Verb("access.project.create"),
-            &[],
+            "access.project.create",
         ),
-        row(
-            Method::Get,
-            "/v1/projects",
-            "project_list",
-            "List projects by name",
-            Call::Query(
-                READ,
-                Arc::new(|query| {
-                    async move {
-                        let range = match query.param("workspace") {
-                            None => Range::of("name", Vec::new()),
-                            Some(text) => {
-                                let id =
-                                    name::id("wks", text).ok_or_else(|| Fault::not_found("workspace"))?;
-                                Range::of("workspace", Key::new().text(id.as_str()).bytes())
-                            }
-                        };
-                        let reach = rights::reach(&query.ctx.principal, READ);
-                        let found = query.view.list::<ProjectDoc>(range).await?;
-                        let docs = found.iter().map(|found| &found.stored.doc);
-                        let items: Vec<Value> =
-                            docs.filter(|doc| reach.covers(Some(&doc.id))).map(shown).collect();
-                        Ok(json!({"items": items}))
+        Route::get("/v1/projects", "project_list", "List projects by name", READ, |query| {
+            async move {
+                let range = match query.param("workspace") {
+                    None => Range::of("name", Vec::new()),
+                    Some(text) => {
+                        let id = name::id("wks", text).ok_or_else(|| Fault::not_found("workspace"))?;
+                        Range::of("workspace", Key::new().text(id.as_str()).bytes())
                     }
-                    .boxed()
-                }),
-            ),
-            WORKSPACE,
-        ),
-        row(
-            Method::Get,
-            "/v1/projects/{project}",
-            "project_show",
-            "Show a project",
-            Call::Query(
-                READ,
-                Arc::new(|query| {
-                    async move {
-                        let doc = find(query.view, query.param("project").unwrap_or_default()).await?;
-                        if !rights::reach(&query.ctx.principal, READ).covers(Some(&doc.id)) {
-                            return Err(Fault::not_found("project"));
-                        }
-                        let mut value = shown(&doc);
-                        if let Some(place) = placed(query.view, &doc).await? {
-                            value["environment"] = json!(place.environment);
-                        }
-                        Ok(value)
-                    }
-                    .boxed()
-                }),
-            ),
-            &[],
-        ),
-        row(
-            Method::Post,
+                };
+                let reach = rights::reach(&query.ctx.principal, READ);
+                let found = query.view.list::<ProjectDoc>(range).await?;
+                let docs = found.iter().map(|found| &found.stored.doc);
+                let items: Vec<Value> = docs.filter(|doc| reach.covers(Some(&doc.id))).map(shown).collect();
+                Ok(json!({"items": items}))
+            }
+            .boxed()
+        })
+        .taking(WORKSPACE),
+        Route::get("/v1/projects/{project}", "project_show", "Show a project", READ, |query| {
+            async move {
+                let doc = find(query.view, query.param("project").unwrap_or_default()).await?;
+                if !rights::reach(&query.ctx.principal, READ).covers(Some(&doc.id)) {
+                    return Err(Fault::not_found("project"));
+                }
+                let mut value = shown(&doc);
+                if let Some(place) = placed(query.view, &doc).await? {
+                    value["environment"] = json!(place.environment);
+                }
+                Ok(value)
+            }
+            .boxed()
+        }),
+        Route::post(
             "/v1/projects/{project}/archive",
             "project_archive",
             "Archive a project",
-            Call::Verb("access.project.archive"),
-            &[],
+            "access.project.archive",
         ),
     ]
 }

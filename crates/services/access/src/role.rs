@@ -17,7 +17,7 @@ use crate::binding::Scope;
 use crate::rights::{self, Power, Table, Tables, is_pattern};
 use crate::workspace::description_check;
 use crate::{name, tally};
-use act::{Auth, Call, Class, Coded, Draw as _, Fault, Method, Plan, Route, Stamp, Target, Verb, parse};
+use act::{Class, Coded, Draw as _, Fault, Plan, Route, Stamp, Target, Verb, parse};
 use futures::FutureExt as _;
 use kernel::{Id, hex, sha256};
 use schemars::JsonSchema;
@@ -357,85 +357,62 @@ fn built_in(table: &Table, name: &str, description: &str) -> Value {
 
 /// The routes.
 pub fn routes(tables: &Tables) -> Vec<Route> {
-    let row = |method, path, operation, summary, call| Route {
-        method,
-        path,
-        operation,
-        summary,
-        auth: Auth::Principal,
-        call,
-        query: &[],
-    };
     let (lists, shows) = (tables.clone(), tables.clone());
     vec![
-        row(
-            Method::Post,
-            "/v1/roles",
-            "role_create",
-            "Create a role of the tenant's own",
-            Call::Verb("access.role.create"),
-        ),
-        row(
-            Method::Get,
+        Route::post("/v1/roles", "role_create", "Create a role of the tenant's own", "access.role.create"),
+        Route::get(
             "/v1/roles",
             "role_list",
             "List roles: the built-in ones, then the tenant's own",
-            Call::Query(
-                READ,
-                Arc::new(move |query| {
-                    let table = lists();
-                    async move {
-                        let found = query.view.list::<RoleDoc>(Range::of("name", Vec::new())).await?;
-                        let built_in =
-                            crate::reads::ROLES.iter().map(|(name, _, what)| built_in(&table, name, what));
-                        let mut items: Vec<Value> =
-                            built_in.chain(found.iter().map(|found| shown(&found.stored))).collect();
-                        for item in &mut items {
-                            // A list says how many; `writ role show` says which.
-                            let acts = item["acts"].as_array().map_or(0, Vec::len);
-                            item["acts"] = json!(acts);
-                        }
-                        Ok(json!({"items": items}))
+            READ,
+            move |query| {
+                let table = lists();
+                async move {
+                    let found = query.view.list::<RoleDoc>(Range::of("name", Vec::new())).await?;
+                    let built_in =
+                        crate::reads::ROLES.iter().map(|(name, _, what)| built_in(&table, name, what));
+                    let mut items: Vec<Value> =
+                        built_in.chain(found.iter().map(|found| shown(&found.stored))).collect();
+                    for item in &mut items {
+                        // A list says how many; `writ role show` says which.
+                        let acts = item["acts"].as_array().map_or(0, Vec::len);
+                        item["acts"] = json!(acts);
                     }
-                    .boxed()
-                }),
-            ),
+                    Ok(json!({"items": items}))
+                }
+                .boxed()
+            },
         ),
-        row(
-            Method::Get,
+        Route::get(
             "/v1/roles/{role}",
             "role_show",
             "Show a role with all that it permits",
-            Call::Query(
-                READ,
-                Arc::new(move |query| {
-                    let table = shows();
-                    async move {
-                        let text = query.param("role").unwrap_or_default();
-                        if let Some((name, _, what)) =
-                            crate::reads::ROLES.iter().find(|(name, _, _)| *name == text)
-                        {
-                            return Ok(built_in(&table, name, what));
-                        }
-                        Ok(shown(&*find(query.view, text).await?))
+            READ,
+            move |query| {
+                let table = shows();
+                async move {
+                    let text = query.param("role").unwrap_or_default();
+                    if let Some((name, _, what)) =
+                        crate::reads::ROLES.iter().find(|(name, _, _)| *name == text)
+                    {
+                        return Ok(built_in(&table, name, what));
                     }
-                    .boxed()
-                }),
-            ),
+                    Ok(shown(&*find(query.view, text).await?))
+                }
+                .boxed()
+            },
         ),
-        row(
-            Method::Put,
+        Route::put(
             "/v1/roles/{role}",
             "role_set",
             "Set what a role of the tenant's own permits",
-            Call::Verb("access.role.set"),
+            "access.role.set",
         ),
-        row(
-            Method::Post,
+        Route::post(
             "/v1/roles/{role}/retire",
             "role_retire",
             "Retire a role of the tenant's own",
-            Call::Verb("access.role.retire"),
+            "access.role.retire",
         ),
     ]
 }

@@ -4,7 +4,7 @@
 use crate::binding::Scope;
 use crate::guard::{Guard, guard_id};
 use crate::principal::{PrincipalDoc, fold, name_check};
-use act::{Auth, Call, Draw as _, Fault, JobRun, Method, Plan, Route, Target, Verb, parse};
+use act::{Draw as _, Fault, JobRun, Plan, Route, Target, Verb, parse};
 use futures::FutureExt as _;
 use kernel::changeset::{Changeset, Draft};
 use kernel::permit::{Authority, JobKind};
@@ -198,59 +198,41 @@ pub fn open_run(store: Store, cell: Arc<str>) -> JobRun {
 /// The routes.
 pub fn routes() -> Vec<Route> {
     vec![
-        Route {
-            method: Method::Post,
-            path: "/v1/tenants",
-            operation: "tenant_create",
-            summary: "Create a tenant",
-            auth: Auth::Principal,
-            call: Call::Verb("access.tenant.create"),
-            query: &[],
-        },
-        Route {
-            method: Method::Get,
-            path: "/v1/tenants/{tenant}",
-            operation: "tenant_show",
-            summary: "Show a tenant (of the platform)",
-            auth: Auth::Principal,
-            call: Call::Query(
-                "access.tenant.read",
-                Arc::new(|query| {
-                    async move {
-                        let id = query.id("tenant", "tenant")?;
-                        let doc = query.view.peek::<TenantDoc>(&id).await?;
-                        let doc = doc.ok_or_else(|| Fault::not_found("tenant"))?.doc;
-                        Ok(json!({"id": doc.id, "name": doc.name, "created_at_ms": doc.created_at_ms}))
-                    }
-                    .boxed()
-                }),
-            ),
-            query: &[],
-        },
-        Route {
-            method: Method::Get,
-            path: "/v1/tenants",
-            operation: "tenant_list",
-            summary: "List tenants (of the platform)",
-            auth: Auth::Principal,
-            call: Call::Query(
-                "access.tenant.read",
-                Arc::new(|query| {
-                    async move {
-                        let found = query.view.list::<TenantDoc>(Range::of("name", Vec::new())).await?;
-                        let items: Vec<_> = found
-                            .iter()
-                            .map(|found| {
-                                let doc = &found.stored.doc;
-                                json!({"id": doc.id, "name": doc.name, "created_at_ms": doc.created_at_ms})
-                            })
-                            .collect();
-                        Ok(json!({"items": items}))
-                    }
-                    .boxed()
-                }),
-            ),
-            query: &[],
-        },
+        Route::post("/v1/tenants", "tenant_create", "Create a tenant", "access.tenant.create"),
+        Route::get(
+            "/v1/tenants/{tenant}",
+            "tenant_show",
+            "Show a tenant (of the platform)",
+            "access.tenant.read",
+            |query| {
+                async move {
+                    let id = query.id("tenant", "tenant")?;
+                    let doc = query.view.peek::<TenantDoc>(&id).await?;
+                    let doc = doc.ok_or_else(|| Fault::not_found("tenant"))?.doc;
+                    Ok(json!({"id": doc.id, "name": doc.name, "created_at_ms": doc.created_at_ms}))
+                }
+                .boxed()
+            },
+        ),
+        Route::get(
+            "/v1/tenants",
+            "tenant_list",
+            "List tenants (of the platform)",
+            "access.tenant.read",
+            |query| {
+                async move {
+                    let found = query.view.list::<TenantDoc>(Range::of("name", Vec::new())).await?;
+                    let items: Vec<_> = found
+                        .iter()
+                        .map(|found| {
+                            let doc = &found.stored.doc;
+                            json!({"id": doc.id, "name": doc.name, "created_at_ms": doc.created_at_ms})
+                        })
+                        .collect();
+                    Ok(json!({"items": items}))
+                }
+                .boxed()
+            },
+        ),
     ]
 }

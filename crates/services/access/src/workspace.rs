@@ -4,7 +4,7 @@
 //! policy (`input.resource.environment`): a rule may ask for two people in production and for nobody in development.
 
 use crate::{name, project, rights, tally};
-use act::{Auth, Call, Draw as _, Fault, Method, Plan, Route, Target, Verb, parse};
+use act::{Draw as _, Fault, Plan, Route, Target, Verb, parse};
 use futures::FutureExt as _;
 use kernel::Id;
 use schemars::JsonSchema;
@@ -216,64 +216,36 @@ fn shown(doc: &WorkspaceDoc) -> Value {
 
 /// The routes.
 pub fn routes() -> Vec<Route> {
-    let row = |method, path, operation, summary, call| Route {
-        method,
-        path,
-        operation,
-        summary,
-        auth: Auth::Principal,
-        call,
-        query: &[],
-    };
     vec![
-        row(
-            Method::Post,
-            "/v1/workspaces",
-            "workspace_create",
-            "Create a workspace",
-            Call::Verb("access.workspace.create"),
-        ),
-        row(
-            Method::Get,
-            "/v1/workspaces",
-            "workspace_list",
-            "List workspaces by name",
-            Call::Query(
-                READ,
-                Arc::new(|query| {
-                    async move {
-                        let found = query.view.list::<WorkspaceDoc>(Range::of("name", Vec::new())).await?;
-                        Ok(json!({"items": found.iter().map(|found| shown(&found.stored)).collect::<Vec<_>>()}))
-                    }
-                    .boxed()
-                }),
-            ),
-        ),
-        row(
-            Method::Get,
+        Route::post("/v1/workspaces", "workspace_create", "Create a workspace", "access.workspace.create"),
+        Route::get("/v1/workspaces", "workspace_list", "List workspaces by name", READ, |query| {
+            async move {
+                let found = query.view.list::<WorkspaceDoc>(Range::of("name", Vec::new())).await?;
+                Ok(json!({"items": found.iter().map(|found| shown(&found.stored)).collect::<Vec<_>>()}))
+            }
+            .boxed()
+        }),
+        Route::get(
             "/v1/workspaces/{workspace}",
             "workspace_show",
             "Show a workspace with its projects",
-            Call::Query(
-                READ,
-                Arc::new(|query| {
-                    async move {
-                        let doc = find(query.view, query.param("workspace").unwrap_or_default()).await?;
-                        let mut value = shown(&doc);
-                        let reach = rights::reach(&query.ctx.principal, "access.project.read");
-                        value["project_ids"] = json!(project::ids_in(query.view, &doc.id, &reach).await?);
-                        Ok(value)
-                    }
-                    .boxed()
-                }),
-            ),
+            READ,
+            |query| {
+                async move {
+                    let doc = find(query.view, query.param("workspace").unwrap_or_default()).await?;
+                    let mut value = shown(&doc);
+                    let reach = rights::reach(&query.ctx.principal, "access.project.read");
+                    value["project_ids"] = json!(project::ids_in(query.view, &doc.id, &reach).await?);
+                    Ok(value)
+                }
+                .boxed()
+            },
         ),
-        row(
-            Method::Post,
+        Route::post(
             "/v1/workspaces/{workspace}/archive",
             "workspace_archive",
             "Archive a workspace whose projects are all archived",
-            Call::Verb("access.workspace.archive"),
+            "access.workspace.archive",
         ),
     ]
 }

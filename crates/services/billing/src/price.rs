@@ -6,7 +6,7 @@
 //! begins while the call is under way changes nothing about it. Without a version of its own a tenant has the built-in
 //! book.
 
-use act::{Auth, Call, Class, Coded, Draw as _, Fault, Method, Plan, Route, Target, Verb};
+use act::{Class, Coded, Draw as _, Fault, Plan, Route, Target, Verb};
 use futures::FutureExt as _;
 use kernel::Id;
 use schemars::JsonSchema;
@@ -363,28 +363,20 @@ pub fn verbs() -> Vec<Verb> {
 /// The routes.
 pub fn routes() -> Vec<Route> {
     vec![
-        Route {
-            method: Method::Get,
-            path: "/v1/prices",
-            operation: "price_show",
-            summary: "Show the price book in force",
-            auth: Auth::Principal,
-            call: Call::Query(
-                "billing.price.read",
-                Arc::new(|query| async move { Ok(json!(book(query.view).await?)) }.boxed()),
-            ),
-            query: &[],
-        },
-        Route {
-            method: Method::Get,
-            path: "/v1/prices/versions",
-            operation: "price_list",
-            summary: "List the versions of the tenant's price book",
-            auth: Auth::Principal,
-            call: Call::Query(
-                "billing.price.read",
-                Arc::new(|query| {
-                    async move {
+        Route::get(
+            "/v1/prices",
+            "price_show",
+            "Show the price book in force",
+            "billing.price.read",
+            |query| async move { Ok(json!(book(query.view).await?)) }.boxed(),
+        ),
+        Route::get(
+            "/v1/prices/versions",
+            "price_list",
+            "List the versions of the tenant's price book",
+            "billing.price.read",
+            |query| {
+                async move {
                         let schedule = query.view.get::<ScheduleDoc>(&constant("prc_schedule")).await?;
                         let in_force =
                             schedule.as_ref().and_then(|schedule| schedule.in_force(query.view.at_ms())).cloned();
@@ -398,19 +390,14 @@ pub fn routes() -> Vec<Route> {
                         Ok(json!({"items": versions.iter().rev().map(shown).collect::<Vec<_>>()}))
                     }
                     .boxed()
-                }),
-            ),
-            query: &[],
-        },
-        Route {
-            method: Method::Put,
-            path: "/v1/prices",
-            operation: "price_publish",
-            summary: "Publish a version of the tenant's price book",
-            auth: Auth::Principal,
-            call: Call::Verb("billing.price.publish"),
-            query: &[],
-        },
+            },
+        ),
+        Route::put(
+            "/v1/prices",
+            "price_publish",
+            "Publish a version of the tenant's price book",
+            "billing.price.publish",
+        ),
     ]
 }
 

@@ -5,7 +5,7 @@
 
 use crate::price::{ModelPrice, Tokens};
 use crate::report;
-use act::{Auth, Call, Draw as _, Fault, Method, Param, Plan, Route, Target, Verb};
+use act::{Draw as _, Fault, Param, Plan, Route, Target, Verb};
 use futures::FutureExt as _;
 use kernel::Id;
 use schemars::JsonSchema;
@@ -215,45 +215,35 @@ fn report_route(
     summary: &'static str,
     shown: fn(&report::Report) -> Value,
 ) -> Route {
-    Route {
-        method: Method::Get,
-        path,
-        operation,
-        summary,
-        auth: Auth::Principal,
-        call: Call::Query(
-            "billing.usage.read",
-            Arc::new(move |query| async move { Ok(shown(&report::report(&query).await?)) }.boxed()),
-        ),
-        query: REPORT,
-    }
+    Route::get(path, operation, summary, "billing.usage.read", move |query| {
+        async move { Ok(shown(&report::report(&query).await?)) }.boxed()
+    })
+    .taking(REPORT)
 }
 
 /// The routes.
 pub fn routes() -> Vec<Route> {
     vec![
-        Route {
-            method: Method::Get,
-            path: "/v1/usage",
-            operation: "usage_list",
-            summary: "List rated calls, of one run or the newest first",
-            auth: Auth::Principal,
-            call: Call::Query(
-                "billing.usage.read",
-                Arc::new(|query| {
-                    async move {
-                        let range = match query.param("run") {
-                            Some(_) => Range::of("run", Key::new().text(query.id("run", "run")?.as_str()).bytes()),
-                            None => Range { descending: true, ..Range::of("time", Vec::new()) },
-                        };
-                        let found = query.view.list::<UsageDoc>(range).await?;
-                        Ok(json!({"items": found.iter().map(|found| shown(&found.stored)).collect::<Vec<_>>()}))
-                    }
-                    .boxed()
-                }),
-            ),
-            query: &[Param { name: "run", summary: "only calls of this run" }],
-        },
+        Route::get(
+            "/v1/usage",
+            "usage_list",
+            "List rated calls, of one run or the newest first",
+            "billing.usage.read",
+            |query| {
+                async move {
+                    let range = match query.param("run") {
+                        Some(_) => {
+                            Range::of("run", Key::new().text(query.id("run", "run")?.as_str()).bytes())
+                        }
+                        None => Range { descending: true, ..Range::of("time", Vec::new()) },
+                    };
+                    let found = query.view.list::<UsageDoc>(range).await?;
+                    Ok(json!({"items": found.iter().map(|found| shown(&found.stored)).collect::<Vec<_>>()}))
+                }
+                .boxed()
+            },
+        )
+        .taking(&[Param { name: "run", summary: "only calls of this run" }]),
         report_route("/v1/costs", "cost_report", "Add up costs", report::Report::json),
         report_route("/v1/costs/csv", "cost_csv", "Add up costs, as CSV", |report| {
             Value::String(report.csv())

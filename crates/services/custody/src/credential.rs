@@ -17,7 +17,7 @@
 use crate::seal::Place;
 use crate::secret::{SECRET_BYTES_MAX, Secret};
 use crate::{Custody, Keyring};
-use act::{Auth, Call, Class, Coded, Draw as _, Fault, Method, Plan, Route, Target, Verb, parse};
+use act::{Class, Coded, Draw as _, Fault, Plan, Route, Target, Verb, parse};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use futures::FutureExt as _;
@@ -490,76 +490,52 @@ fn shown(doc: &SecretDoc) -> Value {
 /// The routes.
 pub(crate) fn routes() -> Vec<Route> {
     vec![
-        Route {
-            method: Method::Post,
-            path: "/v1/secrets",
-            operation: "secret_put",
-            summary: "Store a secret, or a new version of one",
-            auth: Auth::Principal,
-            call: Call::Verb("custody.secret.put"),
-            query: &[],
-        },
-        Route {
-            method: Method::Post,
-            path: "/v1/secrets/{name}/retire",
-            operation: "secret_retire",
-            summary: "End a secret's overlap: its version before is used no more",
-            auth: Auth::Principal,
-            call: Call::Verb("custody.secret.retire"),
-            query: &[],
-        },
-        Route {
-            method: Method::Post,
-            path: "/v1/secrets/{name}/revoke",
-            operation: "secret_revoke",
-            summary: "Revoke a secret and wipe its value",
-            auth: Auth::Principal,
-            call: Call::Verb("custody.secret.revoke"),
-            query: &[],
-        },
-        Route {
-            method: Method::Get,
-            path: "/v1/secrets",
-            operation: "secret_list",
-            summary: "List the tenant's secrets by name, without their values",
-            auth: Auth::Principal,
-            call: Call::Query(
-                "custody.secret.read",
-                Arc::new(|query| {
-                    async move {
-                        let found = query.view.list::<SecretDoc>(Range::of("name", Vec::new())).await?;
-                        Ok(json!({"items": found.iter().map(|found| shown(&found.stored)).collect::<Vec<_>>()}))
-                    }
-                    .boxed()
-                }),
-            ),
-            query: &[],
-        },
-        Route {
-            method: Method::Get,
-            path: "/v1/secrets/{name}",
-            operation: "secret_show",
-            summary: "Show a secret's metadata",
-            auth: Auth::Principal,
-            call: Call::Query(
-                "custody.secret.read",
-                Arc::new(|query| {
-                    async move {
-                        let id = query
-                            .param("name")
-                            .and_then(secret_id)
-                            .ok_or_else(|| Fault::not_found("secret"))?;
-                        let doc = query
-                            .view
-                            .peek::<SecretDoc>(&id)
-                            .await?
-                            .ok_or_else(|| Fault::not_found("secret"))?;
-                        Ok(shown(&doc))
-                    }
-                    .boxed()
-                }),
-            ),
-            query: &[],
-        },
+        Route::post(
+            "/v1/secrets",
+            "secret_put",
+            "Store a secret, or a new version of one",
+            "custody.secret.put",
+        ),
+        Route::post(
+            "/v1/secrets/{name}/retire",
+            "secret_retire",
+            "End a secret's overlap: its version before is used no more",
+            "custody.secret.retire",
+        ),
+        Route::post(
+            "/v1/secrets/{name}/revoke",
+            "secret_revoke",
+            "Revoke a secret and wipe its value",
+            "custody.secret.revoke",
+        ),
+        Route::get(
+            "/v1/secrets",
+            "secret_list",
+            "List the tenant's secrets by name, without their values",
+            "custody.secret.read",
+            |query| {
+                async move {
+                    let found = query.view.list::<SecretDoc>(Range::of("name", Vec::new())).await?;
+                    Ok(json!({"items": found.iter().map(|found| shown(&found.stored)).collect::<Vec<_>>()}))
+                }
+                .boxed()
+            },
+        ),
+        Route::get(
+            "/v1/secrets/{name}",
+            "secret_show",
+            "Show a secret's metadata",
+            "custody.secret.read",
+            |query| {
+                async move {
+                    let id =
+                        query.param("name").and_then(secret_id).ok_or_else(|| Fault::not_found("secret"))?;
+                    let doc =
+                        query.view.peek::<SecretDoc>(&id).await?.ok_or_else(|| Fault::not_found("secret"))?;
+                    Ok(shown(&doc))
+                }
+                .boxed()
+            },
+        ),
     ]
 }

@@ -17,7 +17,7 @@ use crate::gather::{GatherError, Scope, gather};
 use crate::seal::{SealError, checkpoint_seal};
 use crate::signing::Signing;
 use crate::trust::Trust;
-use act::{Auth, Call, Class, Coded, Draw as _, Fault, Method, Plan, Route, Target, Verb, parse};
+use act::{Class, Coded, Draw as _, Fault, Plan, Route, Target, Verb, parse};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use futures::FutureExt as _;
@@ -369,78 +369,57 @@ fn shown(doc: &BundleDoc) -> Value {
 pub(crate) fn routes(evidence: &Evidence) -> Vec<Route> {
     let (download, trust) = (evidence.clone(), evidence.clone());
     vec![
-        Route {
-            method: Method::Post,
-            path: "/v1/evidence",
-            operation: "evidence_export",
-            summary: "Export evidence of a run, a stream or the whole log",
-            auth: Auth::Principal,
-            call: Call::Verb("evidence.bundle.export"),
-            query: &[],
-        },
-        Route {
-            method: Method::Get,
-            path: "/v1/evidence",
-            operation: "evidence_list",
-            summary: "List exported bundles, newest first",
-            auth: Auth::Principal,
-            call: Call::Query(
-                "evidence.bundle.read",
-                Arc::new(|query| {
-                    async move {
-                        let range = Range { descending: true, ..Range::of("created", Vec::new()) };
-                        let found = query.view.list::<BundleDoc>(range).await?;
-                        Ok(json!({"items": found.iter().map(|found| shown(&found.stored)).collect::<Vec<_>>()}))
-                    }
-                    .boxed()
-                }),
-            ),
-            query: &[],
-        },
-        Route {
-            method: Method::Get,
-            path: "/v1/evidence/{bundle}",
-            operation: "evidence_download",
-            summary: "Download a bundle of at most 64 MiB, as base64",
-            auth: Auth::Principal,
-            call: Call::Query(
-                "evidence.bundle.read",
-                Arc::new(move |query| {
-                    let evidence = download.clone();
-                    async move {
-                        let id = query.id("bundle", "bundle")?;
-                        let doc = query
-                            .view
-                            .peek::<BundleDoc>(&id)
-                            .await?
-                            .ok_or_else(|| Fault::not_found("bundle"))?;
-                        let mut reply = shown(&doc);
-                        reply["bundle_base64"] = BASE64.encode(evidence.read(&doc).await?).into();
-                        Ok(reply)
-                    }
-                    .boxed()
-                }),
-            ),
-            query: &[],
-        },
-        Route {
-            method: Method::Get,
-            path: "/v1/trust",
-            operation: "trust_show",
-            summary: "Show the trust file for the tenant's log, with its fingerprint",
-            auth: Auth::Principal,
-            call: Call::Query(
-                "evidence.trust.read",
-                Arc::new(move |query| {
-                    let evidence = trust.clone();
-                    async move {
-                        let trust = evidence.trust(query.view.store(), query.view.tenant()).await?;
-                        Ok(json!({"trust": trust, "fingerprint": trust.fingerprint()}))
-                    }
-                    .boxed()
-                }),
-            ),
-            query: &[],
-        },
+        Route::post(
+            "/v1/evidence",
+            "evidence_export",
+            "Export evidence of a run, a stream or the whole log",
+            "evidence.bundle.export",
+        ),
+        Route::get(
+            "/v1/evidence",
+            "evidence_list",
+            "List exported bundles, newest first",
+            "evidence.bundle.read",
+            |query| {
+                async move {
+                    let range = Range { descending: true, ..Range::of("created", Vec::new()) };
+                    let found = query.view.list::<BundleDoc>(range).await?;
+                    Ok(json!({"items": found.iter().map(|found| shown(&found.stored)).collect::<Vec<_>>()}))
+                }
+                .boxed()
+            },
+        ),
+        Route::get(
+            "/v1/evidence/{bundle}",
+            "evidence_download",
+            "Download a bundle of at most 64 MiB, as base64",
+            "evidence.bundle.read",
+            move |query| {
+                let evidence = download.clone();
+                async move {
+                    let id = query.id("bundle", "bundle")?;
+                    let doc =
+                        query.view.peek::<BundleDoc>(&id).await?.ok_or_else(|| Fault::not_found("bundle"))?;
+                    let mut reply = shown(&doc);
+                    reply["bundle_base64"] = BASE64.encode(evidence.read(&doc).await?).into();
+                    Ok(reply)
+                }
+                .boxed()
+            },
+        ),
+        Route::get(
+            "/v1/trust",
+            "trust_show",
+            "Show the trust file for the tenant's log, with its fingerprint",
+            "evidence.trust.read",
+            move |query| {
+                let evidence = trust.clone();
+                async move {
+                    let trust = evidence.trust(query.view.store(), query.view.tenant()).await?;
+                    Ok(json!({"trust": trust, "fingerprint": trust.fingerprint()}))
+                }
+                .boxed()
+            },
+        ),
     ]
 }

@@ -15,10 +15,7 @@
 
 use crate::Governor;
 use access::principal::PrincipalDoc;
-use act::{
-    Auth, Call, Class, Coded, Draw as _, Fault, Method, Param, Plan, PrincipalKind, Route, Target, Verb,
-    parse,
-};
+use act::{Class, Coded, Draw as _, Fault, Param, Plan, PrincipalKind, Route, Target, Verb, parse};
 use futures::FutureExt as _;
 use kernel::Id;
 use schemars::JsonSchema;
@@ -319,57 +316,45 @@ pub(crate) async fn held_by(view: &View, person: &Id, at_ms: i64) -> Result<Vec<
 /// The routes.
 pub fn routes() -> Vec<Route> {
     vec![
-        Route {
-            method: Method::Post,
-            path: "/v1/delegations",
-            operation: "delegation_create",
-            summary: "Name somebody who decides on approvals in your place for a while",
-            auth: Auth::Principal,
-            call: Call::Verb("governor.delegation.create"),
-            query: &[],
-        },
-        Route {
-            method: Method::Post,
-            path: "/v1/delegations/{delegation}/end",
-            operation: "delegation_end",
-            summary: "End a delegation before its time",
-            auth: Auth::Principal,
-            call: Call::Verb("governor.delegation.end"),
-            query: &[],
-        },
-        Route {
-            method: Method::Get,
-            path: "/v1/delegations",
-            operation: "delegation_list",
-            summary: "List delegations, those that end last first",
-            auth: Auth::Principal,
-            call: Call::Query(
-                "governor.approval.read",
-                Arc::new(|query| {
-                    async move {
-                        let me = &query.ctx.principal.id;
-                        let mine = |person: &Id| Key::new().text(person.as_str()).bytes();
-                        let range = match query.param("side") {
-                            None => Range::of("end", Vec::new()),
-                            Some("from") => Range::of("from", mine(me)),
-                            Some("to") => Range::of("to", mine(me)),
-                            Some(_) => return Err(Fault::invalid("request.invalid", "side is from or to")),
-                        };
-                        let now_ms = query.ctx.requested_at_ms;
-                        let found =
-                            query.view.list::<Delegation>(Range { descending: true, ..range }).await?;
-                        let items: Vec<Value> =
-                            found.iter().map(|found| shown(&found.stored, now_ms)).collect();
-                        Ok(json!({"items": items}))
-                    }
-                    .boxed()
-                }),
-            ),
-            query: &[Param {
-                name: "side",
-                summary: "from: those you gave; to: those you decide under; all by default",
-            }],
-        },
+        Route::post(
+            "/v1/delegations",
+            "delegation_create",
+            "Name somebody who decides on approvals in your place for a while",
+            "governor.delegation.create",
+        ),
+        Route::post(
+            "/v1/delegations/{delegation}/end",
+            "delegation_end",
+            "End a delegation before its time",
+            "governor.delegation.end",
+        ),
+        Route::get(
+            "/v1/delegations",
+            "delegation_list",
+            "List delegations, those that end last first",
+            "governor.approval.read",
+            |query| {
+                async move {
+                    let me = &query.ctx.principal.id;
+                    let mine = |person: &Id| Key::new().text(person.as_str()).bytes();
+                    let range = match query.param("side") {
+                        None => Range::of("end", Vec::new()),
+                        Some("from") => Range::of("from", mine(me)),
+                        Some("to") => Range::of("to", mine(me)),
+                        Some(_) => return Err(Fault::invalid("request.invalid", "side is from or to")),
+                    };
+                    let now_ms = query.ctx.requested_at_ms;
+                    let found = query.view.list::<Delegation>(Range { descending: true, ..range }).await?;
+                    let items: Vec<Value> = found.iter().map(|found| shown(&found.stored, now_ms)).collect();
+                    Ok(json!({"items": items}))
+                }
+                .boxed()
+            },
+        )
+        .taking(&[Param {
+            name: "side",
+            summary: "from: those you gave; to: those you decide under; all by default",
+        }]),
     ]
 }
 

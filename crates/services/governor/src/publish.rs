@@ -13,7 +13,7 @@ use crate::policy::bundle::{self, KeyRing, Seen};
 use crate::policy::defaults::PLATFORM_SCOPE;
 use crate::policy::{Compiled, publish_check};
 use crate::signers;
-use act::{Auth, Call, Draw as _, Fault, JobSpec, Method, Plan, Route, Target, Verb, parse};
+use act::{Draw as _, Fault, JobSpec, Plan, Route, Target, Verb, parse};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use futures::FutureExt as _;
@@ -389,49 +389,38 @@ pub fn jobs(governor: &Governor, store: &Store) -> Vec<JobSpec> {
 /// The routes.
 pub fn routes() -> Vec<Route> {
     vec![
-        Route {
-            method: Method::Post,
-            path: "/v1/policy",
-            operation: "policy_publish",
-            summary: "Publish a signed policy bundle",
-            auth: Auth::Principal,
-            call: Call::Verb("governor.policy.publish"),
-            query: &[],
-        },
-        Route {
-            method: Method::Post,
-            path: "/v1/policy/withdraw",
-            operation: "policy_withdraw",
-            summary: "Take the tenant's own policy out of force",
-            auth: Auth::Principal,
-            call: Call::Verb(WITHDRAW),
-            query: &[],
-        },
-        Route {
-            method: Method::Get,
-            path: "/v1/policy",
-            operation: "policy_show",
-            summary: "Show the policy in force",
-            auth: Auth::Principal,
-            call: Call::Query(
-                "governor.policy.read",
-                Arc::new(|query| {
-                    async move {
-                        let doc = query
-                            .view
-                            .peek::<PolicyDoc>(&current())
-                            .await?
-                            .ok_or_else(|| Fault::not_found("policy"))?;
-                        Ok(json!({
-                            "scope": scope(&query.ctx.tenant), "digest": doc.digest, "seq": doc.seq,
-                            "revision": doc.revision, "keyid": doc.keyid, "not_after_ms": doc.not_after_ms,
-                            "published_at_ms": doc.published_at_ms, "withdrawn_at_ms": doc.withdrawn_at_ms,
-                        }))
-                    }
-                    .boxed()
-                }),
-            ),
-            query: &[],
-        },
+        Route::post(
+            "/v1/policy",
+            "policy_publish",
+            "Publish a signed policy bundle",
+            "governor.policy.publish",
+        ),
+        Route::post(
+            "/v1/policy/withdraw",
+            "policy_withdraw",
+            "Take the tenant's own policy out of force",
+            WITHDRAW,
+        ),
+        Route::get(
+            "/v1/policy",
+            "policy_show",
+            "Show the policy in force",
+            "governor.policy.read",
+            |query| {
+                async move {
+                    let doc = query
+                        .view
+                        .peek::<PolicyDoc>(&current())
+                        .await?
+                        .ok_or_else(|| Fault::not_found("policy"))?;
+                    Ok(json!({
+                        "scope": scope(&query.ctx.tenant), "digest": doc.digest, "seq": doc.seq,
+                        "revision": doc.revision, "keyid": doc.keyid, "not_after_ms": doc.not_after_ms,
+                        "published_at_ms": doc.published_at_ms, "withdrawn_at_ms": doc.withdrawn_at_ms,
+                    }))
+                }
+                .boxed()
+            },
+        ),
     ]
 }

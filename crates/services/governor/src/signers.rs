@@ -14,7 +14,7 @@
 use crate::policy::signer::{self, SignerError};
 use crate::policy::{KeyRecord, KeyRing, bundle::Algorithm};
 use crate::{Governor, publish};
-use act::{Auth, Call, Class, Coded, Draw as _, Fault, Method, Plan, Route, Target, Verb, parse};
+use act::{Class, Coded, Draw as _, Fault, Plan, Route, Target, Verb, parse};
 use futures::FutureExt as _;
 use kernel::{Id, TenantId};
 use schemars::JsonSchema;
@@ -300,42 +300,31 @@ fn shown(key: &Signer) -> Value {
 /// The routes.
 pub fn routes() -> Vec<Route> {
     vec![
-        Route {
-            method: Method::Post,
-            path: "/v1/policy-keys",
-            operation: "policy_key_register",
-            summary: "Register a public key that may sign the tenant's own policy",
-            auth: Auth::Principal,
-            call: Call::Verb("governor.policy_key.register"),
-            query: &[],
-        },
-        Route {
-            method: Method::Post,
-            path: "/v1/policy-keys/{policy_key}/revoke",
-            operation: "policy_key_revoke",
-            summary: "Revoke a policy signing key",
-            auth: Auth::Principal,
-            call: Call::Verb("governor.policy_key.revoke"),
-            query: &[],
-        },
-        Route {
-            method: Method::Get,
-            path: "/v1/policy-keys",
-            operation: "policy_key_list",
-            summary: "List the keys that may sign the tenant's own policy",
-            auth: Auth::Principal,
-            call: Call::Query(
-                "governor.policy.read",
-                Arc::new(|query| {
-                    async move {
-                        let doc = query.view.peek::<SignersDoc>(&all()).await?;
-                        let keys = doc.iter().flat_map(|doc| &doc.keys).map(shown).collect::<Vec<_>>();
-                        Ok(json!({"items": keys}))
-                    }
-                    .boxed()
-                }),
-            ),
-            query: &[],
-        },
+        Route::post(
+            "/v1/policy-keys",
+            "policy_key_register",
+            "Register a public key that may sign the tenant's own policy",
+            "governor.policy_key.register",
+        ),
+        Route::post(
+            "/v1/policy-keys/{policy_key}/revoke",
+            "policy_key_revoke",
+            "Revoke a policy signing key",
+            "governor.policy_key.revoke",
+        ),
+        Route::get(
+            "/v1/policy-keys",
+            "policy_key_list",
+            "List the keys that may sign the tenant's own policy",
+            "governor.policy.read",
+            |query| {
+                async move {
+                    let doc = query.view.peek::<SignersDoc>(&all()).await?;
+                    let keys = doc.iter().flat_map(|doc| &doc.keys).map(shown).collect::<Vec<_>>();
+                    Ok(json!({"items": keys}))
+                }
+                .boxed()
+            },
+        ),
     ]
 }

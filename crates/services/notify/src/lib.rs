@@ -10,7 +10,7 @@ pub mod feed;
 pub mod slack;
 pub mod webhook;
 
-use act::{Auth, Call, Domain, Method, Param, Route};
+use act::{Domain, Param, Route};
 use custody::Custody;
 use egress::Egress;
 use harness::Harness;
@@ -67,18 +67,17 @@ const ALL_CODES: &[(&str, &str)] =
 /// The domain's table.
 pub fn domain(deps: &Deps) -> Domain {
     let store = deps.harness.store().clone();
-    let events = Route {
-        method: Method::Get,
-        path: "/v1/events",
-        operation: "event_stream",
-        summary: "Follow the tenant's facts as server-sent events",
-        auth: Auth::Principal,
-        call: Call::Stream("notify.event.read", feed::source(store)),
-        query: &[
-            Param { name: "after", summary: "begin after this index of the log; by default, now" },
-            Param { name: "kind", summary: "only kinds that start with this" },
-        ],
-    };
+    let events = Route::stream(
+        "/v1/events",
+        "event_stream",
+        "Follow the tenant's facts as server-sent events",
+        "notify.event.read",
+        feed::source(store),
+    )
+    .taking(&[
+        Param { name: "after", summary: "begin after this index of the log; by default, now" },
+        Param { name: "kind", summary: "only kinds that start with this" },
+    ]);
     Domain {
         name: "notify",
         kinds: KINDS,

@@ -3,11 +3,10 @@
 use super::key;
 use super::record::Artifact;
 use crate::page;
-use act::{Auth, Call, Fault, Method, QueryCtx, Route};
+use act::{Fault, QueryCtx, Route};
 use futures::FutureExt as _;
 use kernel::Id;
 use serde_json::Value;
-use std::sync::Arc;
 
 const READ: &str = "flows.artifact.read";
 
@@ -29,71 +28,52 @@ async fn show(query: QueryCtx<'_>) -> Result<Value, Fault> {
 
 /// The routes.
 pub fn routes() -> Vec<Route> {
-    let row = |method, path, operation, summary, call, query| Route {
-        method,
-        path,
-        operation,
-        summary,
-        auth: Auth::Principal,
-        call,
-        query,
-    };
     vec![
-        row(
-            Method::Post,
+        Route::post(
             "/v1/artifacts",
             "artifact_publish",
             "Take a connector's manifest into the registry, without installing it",
-            Call::Verb("flows.artifact.publish"),
-            &[],
+            "flows.artifact.publish",
         ),
-        row(
-            Method::Post,
+        Route::post(
             "/v1/artifacts/{artifact}/yank",
             "artifact_yank",
             "Say that a version should not be used any more",
-            Call::Verb("flows.artifact.yank"),
-            &[],
+            "flows.artifact.yank",
         ),
-        row(
-            Method::Get,
+        Route::get(
             "/v1/artifacts",
             "artifact_list",
             "List the registry: versions of connectors and workflows, with digests and keys",
-            Call::Query(READ, Arc::new(|query| list(query).boxed())),
-            &page::PARAMS,
-        ),
-        row(
-            Method::Get,
+            READ,
+            |query| list(query).boxed(),
+        )
+        .taking(&page::PARAMS),
+        Route::get(
             "/v1/artifacts/{artifact}",
             "artifact_show",
             "Show an artifact with its envelope",
-            Call::Query(READ, Arc::new(|query| show(query).boxed())),
-            &[],
+            READ,
+            |query| show(query).boxed(),
         ),
-        row(
-            Method::Post,
+        Route::post(
             "/v1/artifact-keys",
             "artifact_key_register",
             "Register a public key whose signature on artifacts is believed",
-            Call::Verb("flows.artifact_key.register"),
-            &[],
+            "flows.artifact_key.register",
         ),
-        row(
-            Method::Post,
+        Route::post(
             "/v1/artifact-keys/{artifact_key}/revoke",
             "artifact_key_revoke",
             "Revoke a key that signs artifacts",
-            Call::Verb("flows.artifact_key.revoke"),
-            &[],
+            "flows.artifact_key.revoke",
         ),
-        row(
-            Method::Get,
+        Route::get(
             "/v1/artifact-keys",
             "artifact_key_list",
             "List the keys that may sign artifacts",
-            Call::Query(READ, Arc::new(|query| async move { key::shown(query.view).await }.boxed())),
-            &[],
+            READ,
+            |query| async move { key::shown(query.view).await }.boxed(),
         ),
     ]
 }

@@ -3,10 +3,9 @@
 use super::record::{Connector, Version, connector_id, version_id};
 use super::tool::{self, State, Tool};
 use crate::page;
-use act::{Auth, Call, Fault, Method, QueryCtx, Route};
+use act::{Fault, QueryCtx, Route};
 use futures::FutureExt as _;
 use serde_json::{Value, json};
-use std::sync::Arc;
 use store::{PAGE_MAX, Range};
 
 const READ: &str = "flows.connector.read";
@@ -70,63 +69,38 @@ async fn tools(query: QueryCtx<'_>) -> Result<Value, Fault> {
 
 /// The routes.
 pub fn routes() -> Vec<Route> {
-    let row = |method, path, operation, summary, call, query| Route {
-        method,
-        path,
-        operation,
-        summary,
-        auth: Auth::Principal,
-        call,
-        query,
-    };
     vec![
-        row(
-            Method::Post,
+        Route::post(
             "/v1/connectors",
             "connector_install",
             "Install a connector, or a new version of one",
-            Call::Verb("flows.connector.install"),
-            &[],
+            "flows.connector.install",
         ),
-        row(
-            Method::Post,
+        Route::post(
             "/v1/connectors/{connector}/remove",
             "connector_remove",
             "Remove a connector: every run stops at its next call of it",
-            Call::Verb("flows.connector.remove"),
-            &[],
+            "flows.connector.remove",
         ),
-        row(
-            Method::Post,
+        Route::post(
             "/v1/connectors/{connector}/tools/{action}/approve",
             "tool_approve",
             "Agree to the changed definition of a tool, so that it may be called again",
-            Call::Verb("flows.tool.approve"),
-            &[],
+            "flows.tool.approve",
         ),
-        row(
-            Method::Get,
-            "/v1/connectors",
-            "connector_list",
-            "List connectors by name",
-            Call::Query(READ, Arc::new(|query| list(query).boxed())),
-            &page::PARAMS,
-        ),
-        row(
-            Method::Get,
+        Route::get("/v1/connectors", "connector_list", "List connectors by name", READ, |query| {
+            list(query).boxed()
+        })
+        .taking(&page::PARAMS),
+        Route::get(
             "/v1/connectors/{connector}",
             "connector_show",
             "Show a connector with its tools",
-            Call::Query(READ, Arc::new(|query| show(query).boxed())),
-            &[],
+            READ,
+            |query| show(query).boxed(),
         ),
-        row(
-            Method::Get,
-            "/v1/tools",
-            "tool_list",
-            "List the tools of all installed connectors",
-            Call::Query(READ, Arc::new(|query| tools(query).boxed())),
-            &[],
-        ),
+        Route::get("/v1/tools", "tool_list", "List the tools of all installed connectors", READ, |query| {
+            tools(query).boxed()
+        }),
     ]
 }

@@ -12,9 +12,7 @@
 use crate::Deps;
 use crate::connector::record::{Connector, Version, hook_key, version_id};
 use crate::template::whole_numbers;
-use act::{
-    Assurance, Auth, Call, Class, Coded, Ctx, Delivery, Fault, Method, Principal, PrincipalKind, Route,
-};
+use act::{Assurance, Class, Coded, Ctx, Delivery, Fault, Principal, PrincipalKind, Route};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use custody::CustodyError;
@@ -221,19 +219,17 @@ fn ctx(tenant: &TenantId, connector: &Connector, delivery: &str, trace: &str, no
 /// The routes.
 pub fn routes(deps: &Deps) -> Vec<Route> {
     let deps = deps.clone();
-    vec![Route {
-        method: Method::Post,
-        path: "/v1/hooks/{hook}",
-        operation: "hook_receive",
-        summary: "Receive a signed delivery of an outside system (Standard Webhooks)",
-        auth: Auth::Signature,
-        call: Call::Receive(Arc::new(move |params, headers, body| {
-            let deps = deps.clone();
-            async move { receive(&deps, params.get("hook").map_or("", String::as_str), headers, body).await }
-                .boxed()
-        })),
-        query: &[],
-    }]
+    let receive: act::Receive = Arc::new(move |params, headers, body| {
+        let deps = deps.clone();
+        async move { receive(&deps, params.get("hook").map_or("", String::as_str), headers, body).await }
+            .boxed()
+    });
+    vec![Route::receive(
+        "/v1/hooks/{hook}",
+        "hook_receive",
+        "Receive a signed delivery of an outside system (Standard Webhooks)",
+        receive,
+    )]
 }
 
 #[cfg(test)]

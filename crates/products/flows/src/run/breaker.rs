@@ -17,7 +17,7 @@
 
 use crate::connector::record::{Connector, connector_id};
 use crate::page;
-use act::{Auth, Call, Draw as _, Fault, Method, Plan, QueryCtx, Route, Stamp, Target, Verb};
+use act::{Draw as _, Fault, Plan, QueryCtx, Route, Stamp, Target, Verb};
 use futures::FutureExt as _;
 use kernel::{Id, TenantId};
 use parking_lot::Mutex;
@@ -306,39 +306,27 @@ async fn show(query: QueryCtx<'_>) -> Result<Value, Fault> {
 /// The routes.
 pub fn routes() -> Vec<Route> {
     const READ: &str = "flows.connector.read";
-    let row = |method, path, operation, summary, call, query| Route {
-        method,
-        path,
-        operation,
-        summary,
-        auth: Auth::Principal,
-        call,
-        query,
-    };
     vec![
-        row(
-            Method::Get,
+        Route::get(
             "/v1/breakers",
             "breaker_list",
             "List the circuit breakers that have been open",
-            Call::Query(READ, Arc::new(|query| list(query).boxed())),
-            &page::PARAMS,
-        ),
-        row(
-            Method::Get,
+            READ,
+            |query| list(query).boxed(),
+        )
+        .taking(&page::PARAMS),
+        Route::get(
             "/v1/breakers/{connector}",
             "breaker_show",
             "Show the circuit breaker of a connector",
-            Call::Query(READ, Arc::new(|query| show(query).boxed())),
-            &[],
+            READ,
+            |query| show(query).boxed(),
         ),
-        row(
-            Method::Post,
+        Route::post(
             "/v1/breakers/{connector}/close",
             "breaker_close",
             "Close the circuit breaker of a connector",
-            Call::Verb("flows.breaker.close"),
-            &[],
+            "flows.breaker.close",
         ),
     ]
 }

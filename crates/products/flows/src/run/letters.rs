@@ -14,11 +14,10 @@
 use super::routes::{PROJECT, dead, in_flight, readable};
 use super::{RunDoc, Status};
 use crate::page;
-use act::{Auth, Call, Fault, Method, QueryCtx, Route};
+use act::{Fault, QueryCtx, Route};
 use futures::FutureExt as _;
 use kernel::{hex, json as canonical, sha256};
 use serde_json::{Value, json};
-use std::sync::Arc;
 
 const READ: &str = "flows.run.read";
 
@@ -51,39 +50,27 @@ fn letter(run: &RunDoc) -> Value {
 
 /// The routes.
 pub fn routes() -> Vec<Route> {
-    let row = |method, path, operation, summary, call, query| Route {
-        method,
-        path,
-        operation,
-        summary,
-        auth: Auth::Principal,
-        call,
-        query,
-    };
     vec![
-        row(
-            Method::Get,
+        Route::get(
             "/v1/dead-letters",
             "dead_letter_list",
             "List dead letters, oldest first",
-            Call::Query(READ, Arc::new(|query| list(query).boxed())),
-            &[PROJECT, page::AFTER, page::LIMIT],
-        ),
-        row(
-            Method::Get,
+            READ,
+            |query| list(query).boxed(),
+        )
+        .taking(&[PROJECT, page::AFTER, page::LIMIT]),
+        Route::get(
             "/v1/dead-letters/{run}",
             "dead_letter_show",
             "Show a dead letter with its cause",
-            Call::Query(READ, Arc::new(|query| show(query).boxed())),
-            &[],
+            READ,
+            |query| show(query).boxed(),
         ),
-        row(
-            Method::Post,
+        Route::post(
             "/v1/dead-letters/{run}/replay",
             "dead_letter_replay",
             "Replay a dead letter from the step it died in",
-            Call::Verb("flows.run.replay"),
-            &[],
+            "flows.run.replay",
         ),
     ]
 }

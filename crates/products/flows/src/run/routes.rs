@@ -4,10 +4,9 @@ use super::{RunDoc, Status};
 use crate::page;
 use access::project::{project_id, project_name};
 use access::rights;
-use act::{Auth, Call, Fault, Method, Param, QueryCtx, Route};
+use act::{Fault, Param, QueryCtx, Route};
 use futures::FutureExt as _;
 use serde_json::{Value, json};
-use std::sync::Arc;
 use store::Range;
 use store::key::Key;
 
@@ -160,47 +159,37 @@ async fn facts(query: QueryCtx<'_>) -> Result<Value, Fault> {
 
 /// The routes.
 pub fn routes() -> Vec<Route> {
-    let act = |path, operation, summary, act| Route {
-        method: Method::Post,
-        path,
-        operation,
-        summary,
-        auth: Auth::Principal,
-        call: Call::Verb(act),
-        query: &[],
-    };
-    let read = |path, operation, summary, query: act::Query, params| Route {
-        method: Method::Get,
-        path,
-        operation,
-        summary,
-        auth: Auth::Principal,
-        call: Call::Query(READ, query),
-        query: params,
-    };
     const STATE: Param = Param {
         name: "state",
         summary: "running, waiting, dead, done, denied, expired, void, needs_human or cancelled",
     };
     vec![
-        act("/v1/runs", "run_start", "Start a run", "flows.run.start"),
-        act("/v1/runs/{run}/cancel", "run_cancel", "Cancel a run", "flows.run.cancel"),
-        act("/v1/runs/{run}/signal", "run_signal", "Tell a run what it waits for", "flows.run.signal"),
-        act("/v1/runs/{run}/replay", "run_replay", "Take a run out of the dead letters", "flows.run.replay"),
-        read(
+        Route::post("/v1/runs", "run_start", "Start a run", "flows.run.start"),
+        Route::post("/v1/runs/{run}/cancel", "run_cancel", "Cancel a run", "flows.run.cancel"),
+        Route::post(
+            "/v1/runs/{run}/signal",
+            "run_signal",
+            "Tell a run what it waits for",
+            "flows.run.signal",
+        ),
+        Route::post(
+            "/v1/runs/{run}/replay",
+            "run_replay",
+            "Take a run out of the dead letters",
+            "flows.run.replay",
+        ),
+        Route::get(
             "/v1/runs",
             "run_list",
             "List runs, newest first, or of one state, oldest first",
-            Arc::new(|query| list(query).boxed()),
-            &[STATE, PROJECT, page::AFTER, page::LIMIT],
-        ),
-        read("/v1/runs/{run}", "run_show", "Show a run", Arc::new(|query| show(query).boxed()), &[]),
-        read(
-            "/v1/runs/{run}/facts",
-            "run_facts",
-            "Show the facts of a run, in order",
-            Arc::new(|query| facts(query).boxed()),
-            &page::PARAMS,
-        ),
+            READ,
+            |query| list(query).boxed(),
+        )
+        .taking(&[STATE, PROJECT, page::AFTER, page::LIMIT]),
+        Route::get("/v1/runs/{run}", "run_show", "Show a run", READ, |query| show(query).boxed()),
+        Route::get("/v1/runs/{run}/facts", "run_facts", "Show the facts of a run, in order", READ, |query| {
+            facts(query).boxed()
+        })
+        .taking(&page::PARAMS),
     ]
 }

@@ -5,10 +5,9 @@ use super::{diff, parse};
 use crate::page;
 use access::project::project_id;
 use access::rights;
-use act::{Auth, Call, Fault, Method, Param, QueryCtx, Route};
+use act::{Fault, Param, QueryCtx, Route};
 use futures::FutureExt as _;
 use serde_json::{Value, json};
-use std::sync::Arc;
 use store::Stored;
 
 const READ: &str = "flows.workflow.read";
@@ -73,61 +72,17 @@ async fn compare(query: QueryCtx<'_>) -> Result<Value, Fault> {
 
 /// The routes.
 pub fn routes() -> Vec<Route> {
-    let row = |method, path, operation, summary, call, query| Route {
-        method,
-        path,
-        operation,
-        summary,
-        auth: Auth::Principal,
-        call,
-        query,
-    };
     vec![
-        row(
-            Method::Post,
-            "/v1/workflows",
-            "workflow_publish",
-            "Publish a version of a workflow",
-            Call::Verb("flows.workflow.publish"),
-            &[],
-        ),
-        row(
-            Method::Post,
-            "/v1/workflows/{workflow}/retire",
-            "workflow_retire",
-            "Retire a workflow: no further run starts",
-            Call::Verb("flows.workflow.retire"),
-            &[],
-        ),
-        row(
-            Method::Get,
-            "/v1/workflows",
-            "workflow_list",
-            "List workflows by name",
-            Call::Query(READ, Arc::new(|query| list(query).boxed())),
-            &page::PARAMS,
-        ),
-        row(
-            Method::Get,
-            "/v1/workflows/{workflow}",
-            "workflow_show",
-            "Show a workflow with its text and its versions",
-            Call::Query(READ, Arc::new(|query| show(query).boxed())),
-            &[Param { name: "digest", summary: "The version to show; the current one if not given" }],
-        ),
-        row(
-            Method::Get,
-            "/v1/workflows/{workflow}/diff",
-            "workflow_diff",
-            "Show what changed between two versions",
-            Call::Query(READ, Arc::new(|query| compare(query).boxed())),
-            &[
+        Route::post("/v1/workflows", "workflow_publish", "Publish a version of a workflow", "flows.workflow.publish"),
+        Route::post("/v1/workflows/{workflow}/retire", "workflow_retire", "Retire a workflow: no further run starts", "flows.workflow.retire"),
+        Route::get("/v1/workflows", "workflow_list", "List workflows by name", READ, |query| list(query).boxed()).taking(&page::PARAMS),
+        Route::get("/v1/workflows/{workflow}", "workflow_show", "Show a workflow with its text and its versions", READ, |query| show(query).boxed()).taking(&[Param { name: "digest", summary: "The version to show; the current one if not given" }]),
+        Route::get("/v1/workflows/{workflow}/diff", "workflow_diff", "Show what changed between two versions", READ, |query| compare(query).boxed()).taking(&[
                 Param {
                     name: "from",
                     summary: "Digest of the older version; the one before the current if not given, or nothing if there is none",
                 },
                 Param { name: "to", summary: "Digest of the newer version; the current one if not given" },
-            ],
-        ),
+            ]),
     ]
 }

@@ -2,7 +2,7 @@
 
 use super::{CallDoc, pay};
 use crate::contract::Usage;
-use act::{Auth, Call, Draw as _, Fault, JobSpec, Method, Param, Plan, Route, Target, Verb, page};
+use act::{Draw as _, Fault, JobSpec, Param, Plan, Route, Target, Verb, page};
 use billing::spend::{self, Charge};
 use futures::FutureExt as _;
 use harness::Harness;
@@ -238,15 +238,13 @@ async fn close(harness: &Harness, lease: Lease) -> Result<(), Fault> {
 
 /// The routes.
 pub(super) fn routes() -> Vec<Route> {
-    vec![Route {
-        method: Method::Get,
-        path: "/v1/model-calls",
-        operation: "model_call_list",
-        summary: "List model calls: those of a run, oldest first, or all, those of the newest run first",
-        auth: Auth::Principal,
-        call: Call::Query(
+    vec![
+        Route::get(
+            "/v1/model-calls",
+            "model_call_list",
+            "List model calls: those of a run, oldest first, or all, those of the newest run first",
             "models.call.read",
-            Arc::new(|query| {
+            |query| {
                 async move {
                     // Ids of runs begin with their time, so the index by run is one by time as well.
                     let range = match query.param("run") {
@@ -261,8 +259,12 @@ pub(super) fn routes() -> Vec<Route> {
                     Ok(page::page(&found, limit, |call| &call.id, |call| json!(call)))
                 }
                 .boxed()
-            }),
-        ),
-        query: &[Param { name: "run", summary: "Only those of this run" }, page::AFTER, page::LIMIT],
-    }]
+            },
+        )
+        .taking(&[
+            Param { name: "run", summary: "Only those of this run" },
+            page::AFTER,
+            page::LIMIT,
+        ]),
+    ]
 }

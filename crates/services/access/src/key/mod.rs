@@ -26,8 +26,8 @@ use crate::principal::{PrincipalDoc, named};
 use crate::rights::{self, Tables, is_pattern};
 use crate::{guard, project};
 use act::{
-    Assurance, Auth, Call, Class, Coded, Draw as _, Fault, KeyLimits, Method, Plan, Principal, PrincipalKind,
-    Route, Target, Verb, parse,
+    Assurance, Class, Coded, Draw as _, Fault, KeyLimits, Plan, Principal, PrincipalKind, Route, Target,
+    Verb, parse,
 };
 use futures::FutureExt as _;
 use kernel::{Id, hex};
@@ -412,57 +412,33 @@ fn shown(doc: &KeyDoc, used_at_ms: Option<i64>, now_ms: i64) -> Value {
 /// The routes.
 pub fn routes() -> Vec<Route> {
     vec![
-        Route {
-            method: Method::Post,
-            path: "/v1/keys",
-            operation: "key_create",
-            summary: "Register an API key",
-            auth: Auth::Principal,
-            call: Call::Verb("access.key.create"),
-            query: &[],
-        },
-        Route {
-            method: Method::Post,
-            path: "/v1/keys/{key}/revoke",
-            operation: "key_revoke",
-            summary: "Revoke an API key",
-            auth: Auth::Principal,
-            call: Call::Verb("access.key.revoke"),
-            query: &[],
-        },
-        Route {
-            method: Method::Post,
-            path: "/v1/keys/{key}/rotate",
-            operation: "key_rotate",
-            summary: "Give an API key a new secret; the old one goes on for a while",
-            auth: Auth::Principal,
-            call: Call::Verb("access.key.rotate"),
-            query: &[],
-        },
-        Route {
-            method: Method::Get,
-            path: "/v1/keys",
-            operation: "key_list",
-            summary: "List the tenant's API keys by principal, with when each was last used",
-            auth: Auth::Principal,
-            call: Call::Query(
-                "access.key.read",
-                Arc::new(|query| {
-                    async move {
-                        let found = query.view.list::<KeyDoc>(Range::of("principal", Vec::new())).await?;
-                        let now_ms = query.ctx.requested_at_ms;
-                        let mut items = Vec::with_capacity(found.len());
-                        for found in &found {
-                            let seen = query.view.peek::<seen::SeenDoc>(&found.stored.id).await?;
-                            items.push(shown(&found.stored, seen.map(|seen| seen.used_at_ms), now_ms));
-                        }
-                        Ok(json!({"items": items}))
+        Route::post("/v1/keys", "key_create", "Register an API key", "access.key.create"),
+        Route::post("/v1/keys/{key}/revoke", "key_revoke", "Revoke an API key", "access.key.revoke"),
+        Route::post(
+            "/v1/keys/{key}/rotate",
+            "key_rotate",
+            "Give an API key a new secret; the old one goes on for a while",
+            "access.key.rotate",
+        ),
+        Route::get(
+            "/v1/keys",
+            "key_list",
+            "List the tenant's API keys by principal, with when each was last used",
+            "access.key.read",
+            |query| {
+                async move {
+                    let found = query.view.list::<KeyDoc>(Range::of("principal", Vec::new())).await?;
+                    let now_ms = query.ctx.requested_at_ms;
+                    let mut items = Vec::with_capacity(found.len());
+                    for found in &found {
+                        let seen = query.view.peek::<seen::SeenDoc>(&found.stored.id).await?;
+                        items.push(shown(&found.stored, seen.map(|seen| seen.used_at_ms), now_ms));
                     }
-                    .boxed()
-                }),
-            ),
-            query: &[],
-        },
+                    Ok(json!({"items": items}))
+                }
+                .boxed()
+            },
+        ),
     ]
 }
 

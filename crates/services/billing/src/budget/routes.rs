@@ -1,12 +1,11 @@
 //! Budgets with what is left of them, and the accounts behind them.
 
 use super::{BudgetDoc, IndexDoc, index_id};
-use act::{Auth, Call, Fault, Method, Param, QueryCtx, Route};
+use act::{Fault, Param, QueryCtx, Route};
 use futures::FutureExt as _;
 use kernel::Id;
 use kernel::ledger::Account;
 use serde_json::{Value, json};
-use std::sync::Arc;
 use store::ledger::TransferRow;
 use store::{PAGE_MAX, View};
 
@@ -73,61 +72,35 @@ const LIMIT: Param = Param { name: "limit", summary: "Rows, at most 200" };
 
 /// The routes.
 pub fn routes() -> Vec<Route> {
-    let read = |path, operation, summary, permission, query, params| Route {
-        method: Method::Get,
-        path,
-        operation,
-        summary,
-        auth: Auth::Principal,
-        call: Call::Query(permission, query),
-        query: params,
-    };
-    let act = |method, path, operation, summary, verb| Route {
-        method,
-        path,
-        operation,
-        summary,
-        auth: Auth::Principal,
-        call: Call::Verb(verb),
-        query: &[],
-    };
     vec![
-        read(
+        Route::get(
             "/v1/budgets",
             "budget_list",
             "List budgets with what is left of them in their present period",
             "billing.budget.read",
-            Arc::new(|query| async move { list(query.view).await }.boxed()),
-            &[],
+            |query| async move { list(query.view).await }.boxed(),
         ),
-        read(
+        Route::get(
             "/v1/budgets/{budget}",
             "budget_show",
             "Show a budget with what is left of it in its present period",
             "billing.budget.read",
-            Arc::new(|query| {
+            |query| {
                 async move {
                     let stored = query.view.get::<BudgetDoc>(&query.id("budget", "budget")?).await?;
                     shown(query.view, &stored.ok_or_else(|| Fault::not_found("budget"))?.doc).await
                 }
                 .boxed()
-            }),
-            &[],
+            },
         ),
-        act(Method::Post, "/v1/budgets", "budget_set", "Set a budget", "billing.budget.set"),
-        act(
-            Method::Delete,
-            "/v1/budgets/{budget}",
-            "budget_remove",
-            "Remove a budget",
-            "billing.budget.remove",
-        ),
-        read(
+        Route::post("/v1/budgets", "budget_set", "Set a budget", "billing.budget.set"),
+        Route::delete("/v1/budgets/{budget}", "budget_remove", "Remove a budget", "billing.budget.remove"),
+        Route::get(
             "/v1/accounts",
             "account_list",
             "List accounts of the ledger with their balances",
             "billing.account.read",
-            Arc::new(|query| {
+            |query| {
                 async move {
                     let limit = limit(&query)?;
                     let after = match query.param("after") {
@@ -143,30 +116,29 @@ pub fn routes() -> Vec<Route> {
                     Ok(json!({"items": accounts.iter().map(account_shown).collect::<Vec<_>>(), "next": next}))
                 }
                 .boxed()
-            }),
-            &[Param { name: "after", summary: "Only accounts after this id" }, LIMIT],
-        ),
-        read(
+            },
+        )
+        .taking(&[Param { name: "after", summary: "Only accounts after this id" }, LIMIT]),
+        Route::get(
             "/v1/accounts/{account}",
             "account_show",
             "Show an account of the ledger",
             "billing.account.read",
-            Arc::new(|query| {
+            |query| {
                 async move {
                     let id = query.id("account", "account")?;
                     let account = query.view.store().account(query.view.tenant(), &id).await?;
                     Ok(account_shown(&account.ok_or_else(|| Fault::not_found("account"))?))
                 }
                 .boxed()
-            }),
-            &[],
+            },
         ),
-        read(
+        Route::get(
             "/v1/accounts/{account}/statement",
             "account_statement",
             "List an account's transfers, newest first",
             "billing.account.read",
-            Arc::new(|query| {
+            |query| {
                 async move {
                     let (id, limit) = (query.id("account", "account")?, limit(&query)?);
                     let before = match query.param("before") {
@@ -187,8 +159,8 @@ pub fn routes() -> Vec<Route> {
                     }))
                 }
                 .boxed()
-            }),
-            &[Param { name: "before", summary: "Only rows before this, from `next`" }, LIMIT],
-        ),
+            },
+        )
+        .taking(&[Param { name: "before", summary: "Only rows before this, from `next`" }, LIMIT]),
     ]
 }

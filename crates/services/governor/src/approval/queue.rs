@@ -8,11 +8,10 @@ use super::separation::say_check;
 use super::{Approval, Rules, shown};
 use crate::Governor;
 use crate::delegation;
-use act::{Auth, Call, Ctx, Fault, Method, Param, QueryCtx, Route};
+use act::{Ctx, Fault, Param, QueryCtx, Route};
 use futures::FutureExt as _;
 use kernel::{Id, hex};
 use serde_json::{Value, json};
-use std::sync::Arc;
 use store::key::Key;
 use store::{PAGE_MAX, Range};
 
@@ -161,78 +160,57 @@ async fn list(query: QueryCtx<'_>, rules: &Rules) -> Result<Value, Fault> {
 pub fn routes(governor: &Governor) -> Vec<Route> {
     let (lists, shows) = (governor.clone(), governor.clone());
     vec![
-        Route {
-            method: Method::Get,
-            path: "/v1/approvals",
-            operation: "approval_list",
-            summary: "List approvals of one status, oldest first",
-            auth: Auth::Principal,
-            call: Call::Query(
-                "governor.approval.read",
-                Arc::new(move |query| {
-                    let rules = lists.approval_rules();
-                    async move { list(query, &rules).await }.boxed()
-                }),
-            ),
-            query: &[
-                Param {
-                    name: "status",
-                    summary: "pending (default), granted, used, denied, expired or void",
-                },
-                Param { name: "mine", summary: "true: only those that you may grant now" },
-                Param { name: "tier", summary: "only those that need approvers of this tier" },
-                Param {
-                    name: "older_than_ms",
-                    summary: "only those that were asked for at least so long ago",
-                },
-                Param { name: "after", summary: "Cursor of the page before, from `next`" },
-                Param { name: "limit", summary: "at most so many, 200 by default" },
-            ],
-        },
-        Route {
-            method: Method::Get,
-            path: "/v1/approvals/{approval}",
-            operation: "approval_show",
-            summary: "Show an approval with what it is about",
-            auth: Auth::Principal,
-            call: Call::Query(
-                "governor.approval.read",
-                Arc::new(move |query| {
-                    let rules = shows.approval_rules();
-                    async move {
-                        let id = query.id("approval", "approval")?;
-                        let approval = query
-                            .view
-                            .peek::<Approval>(&id)
-                            .await?
-                            .ok_or_else(|| Fault::not_found("approval"))?;
-                        let mut value = shown(&approval, &rules, query.ctx.requested_at_ms);
-                        value["mine"] = json!(Hand::of(&query, &rules).await?.may_grant(&approval));
-                        Ok(value)
-                    }
-                    .boxed()
-                }),
-            ),
-            query: &[],
-        },
-        Route {
-            method: Method::Post,
-            path: "/v1/approvals/{approval}/grant",
-            operation: "approval_grant",
-            summary: "Grant a waiting act",
-            auth: Auth::Principal,
-            call: Call::Verb("governor.approval.grant"),
-            query: &[],
-        },
-        Route {
-            method: Method::Post,
-            path: "/v1/approvals/{approval}/deny",
-            operation: "approval_deny",
-            summary: "Deny a waiting act",
-            auth: Auth::Principal,
-            call: Call::Verb("governor.approval.deny"),
-            query: &[],
-        },
+        Route::get(
+            "/v1/approvals",
+            "approval_list",
+            "List approvals of one status, oldest first",
+            "governor.approval.read",
+            move |query| {
+                let rules = lists.approval_rules();
+                async move { list(query, &rules).await }.boxed()
+            },
+        )
+        .taking(&[
+            Param { name: "status", summary: "pending (default), granted, used, denied, expired or void" },
+            Param { name: "mine", summary: "true: only those that you may grant now" },
+            Param { name: "tier", summary: "only those that need approvers of this tier" },
+            Param { name: "older_than_ms", summary: "only those that were asked for at least so long ago" },
+            Param { name: "after", summary: "Cursor of the page before, from `next`" },
+            Param { name: "limit", summary: "at most so many, 200 by default" },
+        ]),
+        Route::get(
+            "/v1/approvals/{approval}",
+            "approval_show",
+            "Show an approval with what it is about",
+            "governor.approval.read",
+            move |query| {
+                let rules = shows.approval_rules();
+                async move {
+                    let id = query.id("approval", "approval")?;
+                    let approval = query
+                        .view
+                        .peek::<Approval>(&id)
+                        .await?
+                        .ok_or_else(|| Fault::not_found("approval"))?;
+                    let mut value = shown(&approval, &rules, query.ctx.requested_at_ms);
+                    value["mine"] = json!(Hand::of(&query, &rules).await?.may_grant(&approval));
+                    Ok(value)
+                }
+                .boxed()
+            },
+        ),
+        Route::post(
+            "/v1/approvals/{approval}/grant",
+            "approval_grant",
+            "Grant a waiting act",
+            "governor.approval.grant",
+        ),
+        Route::post(
+            "/v1/approvals/{approval}/deny",
+            "approval_deny",
+            "Deny a waiting act",
+            "governor.approval.deny",
+        ),
     ]
 }
 

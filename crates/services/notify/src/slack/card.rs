@@ -7,7 +7,7 @@
 use super::connection::{Connection, connection_id, not_connected};
 use super::deliver::DELIVER;
 use super::{Deps, passing};
-use act::{Auth, Call, Draw as _, Fault, Method, Param, Plan, Route, Stamp, Target, Verb, parse};
+use act::{Draw as _, Fault, Param, Plan, Route, Stamp, Target, Verb, parse};
 use futures::FutureExt as _;
 use governor::approval::{Approval, Status};
 use harness::{Done, Terms};
@@ -290,39 +290,32 @@ fn shown(card: &Card) -> Value {
 /// The routes.
 pub fn routes() -> Vec<Route> {
     vec![
-        Route {
-            method: Method::Get,
-            path: "/v1/slack/cards",
-            operation: "card_list",
-            summary: "List Slack cards of one state, oldest first",
-            auth: Auth::Principal,
-            call: Call::Query(
-                "notify.card.read",
-                Arc::new(|query| {
-                    async move {
-                        let state = query.param("state").unwrap_or("dead");
-                        if !STATES.contains(&state) {
-                            let message = format!("state is one of {}", STATES.join(", "));
-                            return Err(Fault::invalid("request.invalid", message));
-                        }
-                        let range = Range::of("state", Key::new().text(state).bytes());
-                        let found = query.view.list::<Card>(range).await?;
-                        Ok(json!({"items": found.iter().map(|found| shown(&found.stored)).collect::<Vec<_>>()}))
+        Route::get(
+            "/v1/slack/cards",
+            "card_list",
+            "List Slack cards of one state, oldest first",
+            "notify.card.read",
+            |query| {
+                async move {
+                    let state = query.param("state").unwrap_or("dead");
+                    if !STATES.contains(&state) {
+                        let message = format!("state is one of {}", STATES.join(", "));
+                        return Err(Fault::invalid("request.invalid", message));
                     }
-                    .boxed()
-                }),
-            ),
-            query: &[Param { name: "state", summary: "dead (default), due, sent or final" }],
-        },
-        Route {
-            method: Method::Post,
-            path: "/v1/slack/cards/{card}/retry",
-            operation: "card_retry",
-            summary: "Send a card again that was given up",
-            auth: Auth::Principal,
-            call: Call::Verb("notify.card.retry"),
-            query: &[],
-        },
+                    let range = Range::of("state", Key::new().text(state).bytes());
+                    let found = query.view.list::<Card>(range).await?;
+                    Ok(json!({"items": found.iter().map(|found| shown(&found.stored)).collect::<Vec<_>>()}))
+                }
+                .boxed()
+            },
+        )
+        .taking(&[Param { name: "state", summary: "dead (default), due, sent or final" }]),
+        Route::post(
+            "/v1/slack/cards/{card}/retry",
+            "card_retry",
+            "Send a card again that was given up",
+            "notify.card.retry",
+        ),
     ]
 }
 

@@ -22,8 +22,8 @@ use super::signature::Signed;
 use super::{Deps, api, blocks, passing};
 use access::principal::PrincipalDoc;
 use act::{
-    Assurance, Auth, Call, Class, Coded, Ctx, Delivery, Draw as _, Fault, JobSpec, KeyLimits, Method, Plan,
-    Principal, PrincipalKind, Route, Target, Verb, parse,
+    Assurance, Class, Coded, Ctx, Delivery, Draw as _, Fault, JobSpec, KeyLimits, Plan, Principal,
+    PrincipalKind, Route, Target, Verb, parse,
 };
 use custody::CustodyError;
 use futures::FutureExt as _;
@@ -264,19 +264,17 @@ async fn card(view: &store::View, text: &str) -> Result<Stored<Card>, Fault> {
 /// The routes.
 pub fn routes(deps: &Deps) -> Vec<Route> {
     let deps = deps.clone();
-    vec![Route {
-        method: Method::Post,
-        path: "/v1/slack-hooks/{hook}",
-        operation: "slack_receive",
-        summary: "Receive a signed click of Slack's on a card",
-        auth: Auth::Signature,
-        call: Call::Receive(Arc::new(move |params, headers, body| {
-            let deps = deps.clone();
-            async move { receive(&deps, params.get("hook").map_or("", String::as_str), headers, body).await }
-                .boxed()
-        })),
-        query: &[],
-    }]
+    let receive: act::Receive = Arc::new(move |params, headers, body| {
+        let deps = deps.clone();
+        async move { receive(&deps, params.get("hook").map_or("", String::as_str), headers, body).await }
+            .boxed()
+    });
+    vec![Route::receive(
+        "/v1/slack-hooks/{hook}",
+        "slack_receive",
+        "Receive a signed click of Slack's on a card",
+        receive,
+    )]
 }
 
 pub(super) fn spec(deps: &Deps) -> JobSpec {

@@ -4,7 +4,7 @@
 //! one secret. The token and the secret are references; their values stay in custody. Channels are by tier, so that what
 //! needs a second-tier approver is shown to people of the second tier.
 
-use act::{Auth, Call, Draw as _, Fault, Method, Plan, Route, Target, Verb, parse};
+use act::{Draw as _, Fault, Plan, Route, Target, Verb, parse};
 use custody::CredentialRef;
 use futures::FutureExt as _;
 use kernel::{Id, hex};
@@ -286,43 +286,32 @@ fn shown(doc: &Connection) -> Value {
 /// The routes.
 pub fn routes() -> Vec<Route> {
     vec![
-        Route {
-            method: Method::Put,
-            path: "/v1/slack",
-            operation: "slack_connect",
-            summary: "Connect the tenant to its Slack workspace",
-            auth: Auth::Principal,
-            call: Call::Verb("notify.slack.connect"),
-            query: &[],
-        },
-        Route {
-            method: Method::Get,
-            path: "/v1/slack",
-            operation: "slack_show",
-            summary: "Show the connection to Slack, with the address for clicks",
-            auth: Auth::Principal,
-            call: Call::Query(
-                "notify.slack.read",
-                Arc::new(|query| {
-                    async move {
-                        let stored = query.view.peek::<Connection>(&connection_id()).await?;
-                        let stored = stored.ok_or_else(|| Fault::not_found("connection"))?;
-                        Ok(shown(&stored))
-                    }
-                    .boxed()
-                }),
-            ),
-            query: &[],
-        },
-        Route {
-            method: Method::Post,
-            path: "/v1/slack/disconnect",
-            operation: "slack_disconnect",
-            summary: "End the connection to Slack",
-            auth: Auth::Principal,
-            call: Call::Verb("notify.slack.disconnect"),
-            query: &[],
-        },
+        Route::put(
+            "/v1/slack",
+            "slack_connect",
+            "Connect the tenant to its Slack workspace",
+            "notify.slack.connect",
+        ),
+        Route::get(
+            "/v1/slack",
+            "slack_show",
+            "Show the connection to Slack, with the address for clicks",
+            "notify.slack.read",
+            |query| {
+                async move {
+                    let stored = query.view.peek::<Connection>(&connection_id()).await?;
+                    let stored = stored.ok_or_else(|| Fault::not_found("connection"))?;
+                    Ok(shown(&stored))
+                }
+                .boxed()
+            },
+        ),
+        Route::post(
+            "/v1/slack/disconnect",
+            "slack_disconnect",
+            "End the connection to Slack",
+            "notify.slack.disconnect",
+        ),
     ]
 }
 

@@ -8,9 +8,7 @@
 //! A code is 50 random bits, holds for ten minutes, is kept as a hash only, and the next one for the same user replaces it.
 //! Policy limits how often somebody may try (`throttles`).
 
-use act::{
-    Auth, Call, Class, Coded, Draw as _, Fault, Method, Plan, PrincipalKind, Route, Target, Verb, parse,
-};
+use act::{Class, Coded, Draw as _, Fault, Plan, PrincipalKind, Route, Target, Verb, parse};
 use futures::FutureExt as _;
 use kernel::changeset::Operation;
 use kernel::{Id, TenantId, hex, sha256};
@@ -273,42 +271,31 @@ fn shown(doc: &Link) -> Value {
 /// The routes.
 pub fn routes() -> Vec<Route> {
     vec![
-        Route {
-            method: Method::Post,
-            path: "/v1/slack/links",
-            operation: "link_create",
-            summary: "Link yourself to the Slack user who was shown the code",
-            auth: Auth::Principal,
-            call: Call::Verb("notify.link.create"),
-            query: &[],
-        },
-        Route {
-            method: Method::Get,
-            path: "/v1/slack/links",
-            operation: "link_list",
-            summary: "List links between Slack users and principals",
-            auth: Auth::Principal,
-            call: Call::Query(
-                "notify.link.read",
-                Arc::new(|query| {
-                    async move {
-                        let found = query.view.list::<Link>(Range::of("principal", Vec::new())).await?;
-                        Ok(json!({"items": found.iter().map(|found| shown(&found.stored)).collect::<Vec<_>>()}))
-                    }
-                    .boxed()
-                }),
-            ),
-            query: &[],
-        },
-        Route {
-            method: Method::Post,
-            path: "/v1/slack/links/{link}/remove",
-            operation: "link_remove",
-            summary: "Remove a link to a Slack user",
-            auth: Auth::Principal,
-            call: Call::Verb("notify.link.remove"),
-            query: &[],
-        },
+        Route::post(
+            "/v1/slack/links",
+            "link_create",
+            "Link yourself to the Slack user who was shown the code",
+            "notify.link.create",
+        ),
+        Route::get(
+            "/v1/slack/links",
+            "link_list",
+            "List links between Slack users and principals",
+            "notify.link.read",
+            |query| {
+                async move {
+                    let found = query.view.list::<Link>(Range::of("principal", Vec::new())).await?;
+                    Ok(json!({"items": found.iter().map(|found| shown(&found.stored)).collect::<Vec<_>>()}))
+                }
+                .boxed()
+            },
+        ),
+        Route::post(
+            "/v1/slack/links/{link}/remove",
+            "link_remove",
+            "Remove a link to a Slack user",
+            "notify.link.remove",
+        ),
     ]
 }
 

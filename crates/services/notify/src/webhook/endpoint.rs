@@ -9,7 +9,7 @@
 use super::letter::Letter;
 use super::signature::key;
 use crate::Deps;
-use act::{Auth, Call, Draw as _, Fault, Method, Plan, PlanFn, QueryCtx, Route, Stamp, Target, Verb, parse};
+use act::{Draw as _, Fault, Plan, PlanFn, QueryCtx, Route, Stamp, Target, Verb, parse};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use custody::{Custody, Place, Secret};
@@ -643,18 +643,14 @@ async fn show(query: QueryCtx<'_>) -> Result<Value, Fault> {
 /// The routes.
 pub fn routes() -> Vec<Route> {
     const READ: &str = "notify.webhook.read";
-    let row = |method, path, operation, summary, call| Route {
-        method,
-        path,
-        operation,
-        summary,
-        auth: Auth::Principal,
-        call,
-        query: &[],
-    };
-    let list = Call::Query(
-        READ,
-        Arc::new(|query| {
+    vec![
+        Route::post(
+            "/v1/webhooks",
+            "webhook_create",
+            "Send the tenant's facts to an address",
+            "notify.webhook.create",
+        ),
+        Route::get("/v1/webhooks", "webhook_list", "List the tenant's webhooks", READ, |query| {
             async move {
                 // At most 20.
                 let found = query.view.list::<Endpoint>(Range::of("state", Vec::new())).await?;
@@ -662,52 +658,42 @@ pub fn routes() -> Vec<Route> {
             }
             .boxed()
         }),
-    );
-    let one = Call::Query(READ, Arc::new(|query| show(query).boxed()));
-    vec![
-        row(
-            Method::Post,
-            "/v1/webhooks",
-            "webhook_create",
-            "Send the tenant's facts to an address",
-            Call::Verb("notify.webhook.create"),
+        Route::get(
+            "/v1/webhooks/{webhook}",
+            "webhook_show",
+            "Show a webhook and how far it is",
+            READ,
+            |query| show(query).boxed(),
         ),
-        row(Method::Get, "/v1/webhooks", "webhook_list", "List the tenant's webhooks", list),
-        row(Method::Get, "/v1/webhooks/{webhook}", "webhook_show", "Show a webhook and how far it is", one),
-        row(
-            Method::Post,
+        Route::post(
             "/v1/webhooks/{webhook}/pause",
             "webhook_pause",
             "Pause a webhook; its place is kept",
-            Call::Verb("notify.webhook.pause"),
+            "notify.webhook.pause",
         ),
-        row(
-            Method::Post,
+        Route::post(
             "/v1/webhooks/{webhook}/resume",
             "webhook_resume",
             "Send again, from where it stopped or from now",
-            Call::Verb("notify.webhook.resume"),
+            "notify.webhook.resume",
         ),
-        row(
-            Method::Post,
+        Route::post(
             "/v1/webhooks/{webhook}/rotate",
             "webhook_rotate",
             "Give a webhook a new secret",
-            Call::Verb("notify.webhook.rotate"),
+            "notify.webhook.rotate",
         ),
-        row(
-            Method::Post,
+        Route::post(
             "/v1/webhooks/{webhook}/test",
             "webhook_test",
             "Send an event to this webhook alone",
-            Call::Verb("notify.webhook.test"),
+            "notify.webhook.test",
         ),
-        row(
-            Method::Post,
+        Route::post(
             "/v1/webhooks/{webhook}/delete",
             "webhook_delete",
             "Delete a webhook with its dead letters",
-            Call::Verb("notify.webhook.delete"),
+            "notify.webhook.delete",
         ),
     ]
 }

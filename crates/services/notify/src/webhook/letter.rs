@@ -6,7 +6,7 @@
 
 use super::endpoint::{Endpoint, on_endpoint, read, state};
 use super::schedule;
-use act::{Auth, Call, Draw as _, Fault, Method, Param, Plan, QueryCtx, Route, Verb, page, parse};
+use act::{Draw as _, Fault, Param, Plan, QueryCtx, Route, Verb, page, parse};
 use futures::FutureExt as _;
 use kernel::Id;
 use kernel::changeset::Operation;
@@ -203,47 +203,37 @@ async fn show(query: QueryCtx<'_>) -> Result<Value, Fault> {
 /// The routes.
 pub fn routes() -> Vec<Route> {
     const READ: &str = "notify.webhook.read";
-    let row = |method, path, operation, summary, call, query| Route {
-        method,
-        path,
-        operation,
-        summary,
-        auth: Auth::Principal,
-        call,
-        query,
-    };
     vec![
-        row(
-            Method::Get,
+        Route::get(
             "/v1/webhook-letters",
             "webhook_letter_list",
             "List events that webhooks did not take, oldest first",
-            Call::Query(READ, Arc::new(|query| list(query).boxed())),
-            &[Param { name: "webhook", summary: "only those of this webhook" }, page::AFTER, page::LIMIT],
-        ),
-        row(
-            Method::Get,
+            READ,
+            |query| list(query).boxed(),
+        )
+        .taking(&[
+            Param { name: "webhook", summary: "only those of this webhook" },
+            page::AFTER,
+            page::LIMIT,
+        ]),
+        Route::get(
             "/v1/webhook-letters/{webhook}/{letter}",
             "webhook_letter_show",
             "Show a dead letter with its cause and its event",
-            Call::Query(READ, Arc::new(|query| show(query).boxed())),
-            &[],
+            READ,
+            |query| show(query).boxed(),
         ),
-        row(
-            Method::Post,
+        Route::post(
             "/v1/webhook-letters/{webhook}/{letter}/replay",
             "webhook_letter_replay",
             "Send a dead letter again",
-            Call::Verb("notify.letter.replay"),
-            &[],
+            "notify.letter.replay",
         ),
-        row(
-            Method::Post,
+        Route::post(
             "/v1/webhook-letters/{webhook}/{letter}/discard",
             "webhook_letter_discard",
             "Throw a dead letter away",
-            Call::Verb("notify.letter.discard"),
-            &[],
+            "notify.letter.discard",
         ),
     ]
 }
