@@ -4,22 +4,24 @@ The Rust tests say what the stand-ins do; this says that clients which know noth
 whole and streamed, structured output, usage, errors as the clients' own exceptions, and their retries, counted where they
 arrive. `openai` is used twice, as itself and as its client for Azure. Exits non-zero when something does not hold.
 
-    cargo build -p sandbox --example serve
+    scripts/setup && cargo build --workspace --examples
     .venv/bin/python crates/edge/sandbox/tests/fidelity_models.py target/debug/examples/serve
 """
 
 import json
-import subprocess
+import pathlib
 import sys
-import traceback
-import urllib.request
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[4] / "scripts"))
+import suite
+from suite import expect
 
 try:
     import anthropic
     import httpx2
     import openai
 except ImportError as error:
-    sys.exit(f"a client is not installed ({error}): scripts/setup installs scripts/requirements.txt")
+    suite.lacks(error)
 
 TICKET = "My laptop screen is broken"
 VERSION = "stand-in-2026-11-01"
@@ -41,13 +43,12 @@ TOOL = {
 }
 
 
-class Stage:
-    """A running stand-in: its URL, its credentials, its control interface."""
+class Stage(suite.Sandbox):
+    """The stand-ins, and the clients made for them."""
 
     def __init__(self, url, credentials):
-        self.url = url
+        super().__init__(url, credentials)
         self.key = credentials["model_key"]
-        self.token = credentials["control_token"]
 
     def openai(self, **options):
         return openai.OpenAI(**{"base_url": f"{self.url}/v1", "api_key": self.key, "max_retries": 0, **options})
@@ -59,14 +60,6 @@ class Stage:
     def anthropic(self, **options):
         return anthropic.Anthropic(**{"base_url": self.url, "api_key": self.key, "max_retries": 0, **options})
 
-    def control(self, method, path, body=None):
-        request = urllib.request.Request(f"{self.url}/_sandbox/{path}", method=method)
-        request.add_header("authorization", f"Bearer {self.token}")
-        data = None if body is None else json.dumps(body).encode()
-        with urllib.request.urlopen(request, data=data, timeout=30) as reply:
-            text = reply.read()
-        return json.loads(text) if text else None
-
     def fault(self, kind, times=1, **fields):
         self.control("POST", "faults", {"service": "model", "times": times, "fault": {"kind": kind, **fields}})
 
@@ -74,11 +67,6 @@ class Stage:
         """Requests to the models, and answers they made."""
         counted = self.control("GET", "effects")
         return counted["requests"]["model"], counted["model_work"]["answers"]
-
-
-def expect(found, wanted, what):
-    if found != wanted:
-        raise AssertionError(f"{what}: {found!r} is not {wanted!r}")
 
 
 def raises(kind, call, what, **attributes):
@@ -318,32 +306,7 @@ CHECKS = [
 ]
 
 
-def main(arguments):
-    if len(arguments) != 1:
-        sys.exit("usage: fidelity_models.py PATH_OF_THE_EXAMPLE_BINARY_serve")
-    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
-        try:
-            url, line = server.stdout.readline().strip(), server.stdout.readline()
-            if not url.startswith("http://127.0.0.1:"):
-                sys.exit("the stand-in did not start")
-            stage, failed = Stage(url, json.loads(line)), 0
-            for check in CHECKS:
-                try:
-                    check(stage)
-                    print(f"ok      {check.__name__}")
-                except Exception:
-                    failed += 1
-                    print(f"FAILED  {check.__name__}\n{traceback.format_exc()}")
-                finally:
-                    stage.control("DELETE", "faults")
-        finally:
-            # The end of its input stops it.
-            server.stdin.close()
-            code = server.wait(timeout=30)
-    if failed or code != 0:
-        sys.exit(f"{failed} of {len(CHECKS)} checks failed; the stand-in exited with {code}")
-    print(f"{len(CHECKS)} checks passed")
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    (serve,) = suite.arguments(1)
+    with Stage.started(serve) as stage:
+        suite.run(CHECKS, stage, after=stage.calm)

@@ -3,18 +3,19 @@
 The Rust tests say what the stand-in does; this says that a client which knows nothing of it, and was written
 against real instances, gets along with it. Exits non-zero when something does not hold.
 
-    cargo build -p sandbox --example serve
-    python3 -m venv VENV && VENV/bin/pip install -r scripts/requirements.txt
-    VENV/bin/python crates/edge/sandbox/tests/fidelity_pysnc.py target/debug/examples/serve
+    scripts/setup && cargo build --workspace --examples
+    .venv/bin/python crates/edge/sandbox/tests/fidelity_pysnc.py target/debug/examples/serve
 
 pysnc accepts https URLs only, and the stand-in speaks plain HTTP on loopback. The client itself is left as it
 is: a transport adapter, which is how `requests` is meant to be extended, takes the last step without TLS.
 """
 
-import json
-import subprocess
+import pathlib
 import sys
-import traceback
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[4] / "scripts"))
+import suite
+from suite import expect
 
 try:
     import requests
@@ -24,7 +25,7 @@ try:
     from requests.adapters import HTTPAdapter
     from urllib3.util import Retry
 except ImportError as error:
-    sys.exit(f"pysnc is not installed ({error}): run scripts/setup, or pip install -r scripts/requirements.txt")
+    suite.lacks(error)
 
 
 class PlainLoopback(HTTPAdapter):
@@ -49,12 +50,8 @@ class PlainTokens(ServiceNowClientCredentialsFlow):
         return "http://127.0.0.1:" + url[len(prefix):]
 
 
-class Stage:
-    """A running stand-in: its URL, its credentials, its control interface."""
-
-    def __init__(self, url, credentials):
-        self.url = url
-        self.credentials = credentials
+class Stage(suite.Sandbox):
+    """The stand-in, and the client made for it."""
 
     def client(self, auth=None, retries=True):
         auth = auth or (self.credentials["user_name"], self.credentials["password"])
@@ -63,17 +60,6 @@ class Stage:
         retry = Retry(total=4, backoff_factor=0.01, status_forcelist=[429, 500, 502, 503]) if retries else 0
         client.session.mount(client.instance, PlainLoopback(max_retries=retry))
         return client
-
-    def control(self, method, path, body=None):
-        headers = {"authorization": f"Bearer {self.credentials['control_token']}"}
-        reply = requests.request(method, f"{self.url}/_sandbox/{path}", json=body, headers=headers, timeout=30)
-        reply.raise_for_status()
-        return reply.json() if reply.content else None
-
-
-def expect(found, wanted, what):
-    if found != wanted:
-        raise AssertionError(f"{what}: {found!r} is not {wanted!r}")
 
 
 def inserted(client, **fields):
@@ -344,32 +330,7 @@ def faults(stage):
 CHECKS = [crud, custom_sys_id, queries, paging, display_values, work_notes, batches, silent_losses, errors, oauth, faults]
 
 
-def main(arguments):
-    if len(arguments) != 1:
-        sys.exit("usage: fidelity_pysnc.py PATH_OF_THE_EXAMPLE_BINARY_serve")
-    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
-        try:
-            url, line = server.stdout.readline().strip(), server.stdout.readline()
-            if not url.startswith("http://127.0.0.1:"):
-                sys.exit("the stand-in did not start")
-            stage, failed = Stage(url, json.loads(line)), 0
-            for check in CHECKS:
-                try:
-                    check(stage)
-                    print(f"ok      {check.__name__}")
-                except Exception:
-                    failed += 1
-                    print(f"FAILED  {check.__name__}\n{traceback.format_exc()}")
-                finally:
-                    stage.control("DELETE", "faults")
-        finally:
-            # The end of its input stops it.
-            server.stdin.close()
-            code = server.wait(timeout=30)
-    if failed or code != 0:
-        sys.exit(f"{failed} of {len(CHECKS)} checks failed; the stand-in exited with {code}")
-    print(f"{len(CHECKS)} checks passed")
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    (serve,) = suite.arguments(1)
+    with Stage.started(serve) as stage:
+        suite.run(CHECKS, stage, after=stage.calm)

@@ -4,17 +4,20 @@ The Rust tests say what the stand-in does; this says that a client which knows n
 the callbacks it hands out pass Slack's own verifier, and that ours agrees with that verifier on good and bad cases.
 Exits non-zero when something does not hold.
 
-    cargo build -p sandbox --example serve && cargo build -p notify --example slack_verify
+    scripts/setup && cargo build --workspace --examples
     .venv/bin/python crates/edge/sandbox/tests/fidelity_slack.py target/debug/examples/serve target/debug/examples/slack_verify
 """
 
 import json
+import pathlib
 import subprocess
 import sys
 import time
-import traceback
 import urllib.parse
-import urllib.request
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[4] / "scripts"))
+import suite
+from suite import expect
 
 try:
     from slack_sdk import WebClient
@@ -22,37 +25,20 @@ try:
     from slack_sdk.http_retry.builtin_handlers import RateLimitErrorRetryHandler
     from slack_sdk.signature import Clock, SignatureVerifier
 except ImportError as error:
-    sys.exit(f"slack_sdk is not installed ({error}): scripts/setup")
+    suite.lacks(error)
 
 CHANNEL = "C0APPROVALS"
 
 
-class Stage:
-    """A running stand-in: its URL, its credentials, its control interface."""
+class Stage(suite.Sandbox):
+    """The stand-in, and the client made for it."""
 
     def __init__(self, url, credentials):
-        self.url = url
-        self.credentials = credentials
+        super().__init__(url, credentials)
         self.slack = credentials["slack"]
 
     def client(self, token=None, **options):
         return WebClient(token=token or self.slack["bot_token"], base_url=f"{self.url}/slack/api/", **options)
-
-    def control(self, method, path, body=None):
-        request = urllib.request.Request(
-            f"{self.url}/_sandbox/{path}",
-            method=method,
-            data=None if body is None else json.dumps(body).encode(),
-            headers={"authorization": f"Bearer {self.credentials['control_token']}", "content-type": "application/json"},
-        )
-        with urllib.request.urlopen(request, timeout=30) as reply:
-            content = reply.read()
-        return json.loads(content) if content else None
-
-
-def expect(found, wanted, what):
-    if found != wanted:
-        raise AssertionError(f"{what}: {found!r} is not {wanted!r}")
 
 
 def refusal(call, what):
@@ -155,7 +141,7 @@ class Fixed(Clock):
         return self.now_s
 
 
-def verdicts(ours):
+def verdicts(stage):
     """Slack's verifier and ours on the same cases. Ours is stricter in form, which these keep to."""
     secret, other = "8f742231b10e8888abcd99yyyzzz85a5", "0123456789abcdef0123456789abcdef"
     now_s = 1_800_000_000
@@ -172,7 +158,7 @@ def verdicts(ours):
             cases.append((secret, stamp, good, body + " "))
             cases.append((other, stamp, good, body))
     lines = [json.dumps({"secret": s, "timestamp": t, "signature": g, "body": b, "now_ms": now_s * 1000}) for s, t, g, b in cases]
-    said = subprocess.run([ours], input="\n".join(lines), capture_output=True, text=True, check=True, timeout=60).stdout.split("\n")
+    said = subprocess.run([stage.ours], input="\n".join(lines), capture_output=True, text=True, check=True, timeout=60).stdout.split("\n")
     expect(len(said) - 1, len(cases), "an answer to each")
     agreed = {True: 0, False: 0}
     for (s, t, g, b), answer in zip(cases, said):
@@ -184,32 +170,8 @@ def verdicts(ours):
     print(f"  verifiers agree on {agreed[True]} good and {agreed[False]} bad cases")
 
 
-def main():
-    serve, ours = sys.argv[1:3]
-    process = subprocess.Popen([serve], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    failed = 0
-    try:
-        stage = Stage(process.stdout.readline().strip(), json.loads(process.stdout.readline()))
-        for check in [who_am_i, messages, views, rate_limits, callbacks]:
-            try:
-                check(stage)
-                print(f"ok {check.__name__}")
-            except Exception:
-                failed += 1
-                print(f"FAILED {check.__name__}")
-                traceback.print_exc()
-        try:
-            verdicts(ours)
-            print("ok verdicts")
-        except Exception:
-            failed += 1
-            print("FAILED verdicts")
-            traceback.print_exc()
-    finally:
-        process.stdin.close()
-        process.wait(timeout=30)
-    sys.exit(1 if failed else 0)
-
-
 if __name__ == "__main__":
-    main()
+    serve, ours = suite.arguments(2)
+    with Stage.started(serve) as stage:
+        stage.ours = ours
+        suite.run([who_am_i, messages, views, rate_limits, callbacks, verdicts], stage, after=stage.calm)
