@@ -55,13 +55,17 @@ pub fn page<T>(
     json!({"items": found.iter().map(|found| shown(&found.stored.doc)).collect::<Vec<_>>(), "next": next})
 }
 
-fn encode(key: &[u8], id: &Id) -> String {
+/// The cursor that leads behind a row.
+pub fn encode(key: &[u8], id: &Id) -> String {
     format!("{}.{id}", hex::encode(key))
 }
 
-fn decode(text: &str, prefix: &[u8]) -> Option<(Vec<u8>, Id)> {
+/// Where a cursor leads: index key and id of the row before, in a list of what begins with `prefix`.
+pub fn decode(text: &str, prefix: &[u8]) -> Option<(Vec<u8>, Id)> {
     let (key, id) = text.split_once('.')?;
-    if key.len() % 2 != 0 || key.len() > kernel::changeset::KEY_BYTES_MAX * 2 {
+    // The number's own parser takes `+f` and `6B` as well, and a cursor has one spelling.
+    let digits = key.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
+    if !digits || key.len() % 2 != 0 || key.len() > kernel::changeset::KEY_BYTES_MAX * 2 {
         return None;
     }
     let key: Vec<u8> = (0..key.len())
@@ -82,7 +86,9 @@ mod tests {
         let text = encode(b"dead\0abc", &id);
         assert_eq!(decode(&text, b"dead\0"), Some((b"dead\0abc".to_vec(), id)));
         assert_eq!(decode(&text, b"live\0"), None);
-        for bad in ["", ".", "zz.run_a", "6.run_a", "64.", "64", "64.Run A", "é6.run_a"] {
+        for bad in
+            ["", ".", "zz.run_a", "6.run_a", "64.", "64", "64.Run A", "é6.run_a", "+f.run_a", "6B.run_a"]
+        {
             assert_eq!(decode(bad, b""), None, "{bad}");
         }
     }

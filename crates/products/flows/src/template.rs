@@ -251,9 +251,12 @@ fn scan(source: &str) -> Result<Tags, TemplateError> {
     Ok(tags)
 }
 
+/// The expression without the marks of white space, one on each side: in `{{--n}}` the second dash is the sign of `n`.
 fn whole(source: &str, tags: &Tags) -> Option<String> {
     let (from, to) = tags.whole?;
-    Some(source[from..to].trim_matches('-').trim().to_owned())
+    let inner = &source[from..to];
+    let inner = inner.strip_prefix(['-', '+']).unwrap_or(inner);
+    Some(inner.strip_suffix(['-', '+']).unwrap_or(inner).trim().to_owned())
 }
 
 fn refusal(error: &Error) -> TemplateError {
@@ -438,6 +441,8 @@ mod tests {
         for (source, expected) in [
             ("{{ steps.classify.n }}", json!(7)),
             (" {{- steps.classify.sure -}} ", json!(true)),
+            ("{{--steps.classify.n-}}", json!(-7)),
+            ("{{+steps.classify.n+}}", json!(7)),
             ("{{ steps.groups.items | pluck('name') }}", json!(["Network", "Mail"])),
             ("{{ steps.groups.items | lookup('name', steps.classify.group, 'sys_id') }}", json!("a1")),
             ("{{ steps.classify.confidence | milli }}", json!(867)),

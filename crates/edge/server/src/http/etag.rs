@@ -70,7 +70,8 @@ impl Tags {
         let rev = |(weak, tag): &(bool, String)| {
             let (rev, digest) = tag.trim_matches('"').split_once('-')?;
             let ours = digest.len() == 16 && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
-            rev.parse().ok().filter(|_| !*weak && ours)
+            // As we write it: `+1` and `01` are numbers to the parser, and no tags of ours.
+            rev.parse().ok().filter(|known: &u64| !*weak && ours && known.to_string() == rev)
         };
         match self {
             Tags::Any => None,
@@ -144,6 +145,8 @@ mod tests {
             ("\"7-0000000000000000\"", false, Some(vec![7])),
             ("\"7\"", false, Some(vec![])),
             ("\"-1-0000000000000000\"", false, Some(vec![])),
+            ("\"+7-0000000000000000\"", false, Some(vec![])),
+            ("\"07-0000000000000000\"", false, Some(vec![])),
             ("\"\"", false, Some(vec![])),
             ("\"a,b\"", false, Some(vec![])),
         ] {

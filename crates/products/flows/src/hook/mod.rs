@@ -78,13 +78,21 @@ impl Coded for HookError {
 }
 
 /// The headers of a delivery.
-struct Signed<'a> {
-    id: &'a str,
-    timestamp: &'a str,
-    signatures: &'a str,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Signed<'a> {
+    /// `webhook-id`: what it is known by when it comes again.
+    pub id: &'a str,
+    /// `webhook-timestamp`: seconds since 1970, as text.
+    pub timestamp: &'a str,
+    /// `webhook-signature`: `v1,…`, separated by spaces.
+    pub signatures: &'a str,
 }
 
-fn headers(headers: &[(String, String)]) -> Result<Signed<'_>, HookError> {
+/// Reads the headers, each of which stands exactly once.
+///
+/// # Errors
+/// [`HookError::Headers`].
+pub fn headers(headers: &[(String, String)]) -> Result<Signed<'_>, HookError> {
     let one = |name: &str| {
         let mut values = headers
             .iter()
@@ -105,8 +113,11 @@ fn headers(headers: &[(String, String)]) -> Result<Signed<'_>, HookError> {
     if id_ok { Ok(signed) } else { Err(HookError::Headers) }
 }
 
-/// Checks a delivery's signature and time.
-fn verify(secret: &str, signed: &Signed<'_>, body: &[u8], now_ms: i64) -> Result<(), HookError> {
+/// Checks a delivery's signature, by a secret as it is written, and its time.
+///
+/// # Errors
+/// All of [`HookError`] but those of the body.
+pub fn verify(secret: &str, signed: &Signed<'_>, body: &[u8], now_ms: i64) -> Result<(), HookError> {
     let digits = signed.timestamp.len() <= 12 && signed.timestamp.bytes().all(|byte| byte.is_ascii_digit());
     let at_s: i64 = signed.timestamp.parse().ok().filter(|_| digits).ok_or(HookError::Headers)?;
     let key = secret
