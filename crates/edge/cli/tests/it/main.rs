@@ -2,6 +2,7 @@
 //! against a running server, and servers that die.
 
 mod artifact;
+mod backup;
 mod codes;
 mod deaths;
 mod demo;
@@ -9,3 +10,4 @@ mod policy;
 mod process;
 mod shell;
 mod telemetry;
+mod upgrade;

@@ -2,6 +2,7 @@
 
 mod abuse;
 mod acts;
+mod backups;
 mod budgets;
 mod contract;
 mod desk;
