@@ -6,6 +6,7 @@ mod backup;
 mod codes;
 mod deaths;
 mod demo;
+mod handles;
 mod policy;
 mod process;
 mod shell;

@@ -6,6 +6,7 @@ mod backups;
 mod budgets;
 mod contract;
 mod desk;
+mod faults;
 mod hostile;
 mod life;
 mod models;

@@ -76,6 +76,11 @@ impl Mark {
             epochs::put_back(db, &why)?;
         }
         let mark = Mark { path, key };
+        let Standing { epoch, generation, .. } = standing;
+        // A full disk is no reason not to start: what is right already is left as it is.
+        if found == Found::Line(Line { version: 1, key: mark.key.clone(), epoch, generation }) {
+            return Ok(Ok(mark));
+        }
         Ok(match mark.advance(db)? {
             Ok(()) => Ok(mark),
             Err(error) => Err(MarkError::File(mark.path, error)),
