@@ -6,8 +6,8 @@
 
 use crate::StartError;
 use crate::admin;
-use crate::config::Config;
 use crate::backup::Backups;
+use crate::config::Config;
 use crate::counts::Counts;
 use crate::gate::Gate;
 use crate::http::refused::Refused;
@@ -179,7 +179,7 @@ pub async fn assemble(
     let gate = Arc::new(Gate::closed());
     let own = Own {
         gate: gate.clone(),
-        backups: Backups::new(&config, custody.keyring().clone(), harness.clone()),
+        backups: Backups::new(&config, custody.keyring().clone(), harness.ids().clone()),
         harness: harness.clone(),
         counts: counts.clone(),
         contract: contract.clone(),

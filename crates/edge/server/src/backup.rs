@@ -26,7 +26,6 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use custody::{Keyring, KeyringError, RecoveryKey};
 use ed25519_dalek::{Signature, VerifyingKey};
 use futures::FutureExt as _;
-use harness::Harness;
 use kernel::note::{Checkpoint, VerifierKey};
 use kernel::{Id, TenantId, hex};
 use schemars::JsonSchema;
@@ -224,7 +223,9 @@ impl Staged {
         name.push(ending);
         let path = target.with_file_name(name);
         match fs::remove_dir_all(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(BackupError::File(path, error)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(BackupError::File(path, error));
+            }
             Ok(()) | Err(_) => {}
         }
         folder_new(&path)?;
@@ -257,7 +258,8 @@ fn audited(database: &Path, log_key: &VerifyingKey) -> Result<Vec<Audited>, Back
             return Err("a checkpoint of another log".to_owned());
         }
         let key = VerifierKey::new(origin, *log_key).map_err(|error| error.to_string())?;
-        let checkpoint = Checkpoint::open(&kept.note, &key).map_err(|error| format!("its checkpoint: {error}"))?;
+        let checkpoint =
+            Checkpoint::open(&kept.note, &key).map_err(|error| format!("its checkpoint: {error}"))?;
         if checkpoint.size == kept.size && checkpoint.root == *root {
             Ok(())
         } else {
@@ -285,7 +287,9 @@ fn free(target: &Path) -> Result<(), BackupError> {
             Some(_) => Err(BackupError::Taken(target.to_owned())),
         },
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotADirectory => Err(BackupError::Taken(target.to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+            Err(BackupError::Taken(target.to_owned()))
+        }
         Err(error) => Err(BackupError::File(target.to_owned(), error)),
     }
 }
@@ -497,20 +501,21 @@ pub fn restore(backup: &Path, key: &Path, to: &Path) -> Result<Verified, BackupE
 pub struct Backups {
     config: Arc<Config>,
     keyring: Arc<Keyring>,
-    harness: Harness,
+    /// Not the harness, which holds the verbs, which hold this.
+    ids: Arc<dyn Ids>,
     running: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Backups {
     /// Backups of the installation of `config`.
-    pub fn new(config: &Arc<Config>, keyring: Arc<Keyring>, harness: Harness) -> Backups {
-        Backups { config: config.clone(), keyring, harness, running: Arc::default() }
+    pub fn new(config: &Arc<Config>, keyring: Arc<Keyring>, ids: Arc<dyn Ids>) -> Backups {
+        Backups { config: config.clone(), keyring, ids, running: Arc::default() }
     }
 
     /// Makes one, beside all other work. Returns where it is.
     async fn make(&self, id: &Id, at_ms: i64) -> Result<(PathBuf, Verified), Fault> {
         let running = self.running.clone().try_lock_owned().map_err(|_| Fault::from(BackupError::Running))?;
-        let (config, keyring, ids) = (self.config.clone(), self.keyring.clone(), self.harness.ids().clone());
+        let (config, keyring, ids) = (self.config.clone(), self.keyring.clone(), self.ids.clone());
         let to = config.backups().join(id.as_str());
         let made = tokio::task::spawn_blocking(move || {
             // Held by the work itself: whoever asked may stop waiting.

@@ -255,7 +255,10 @@ pub async fn serve_observed(
     .await?;
     rounds::settle(&house).await;
     if let Some(why) = house.gate.why() {
-        tracing::error!(why, "this installation was put back: nothing is done until `writ epoch open`; see evidence.put_back");
+        tracing::error!(
+            why,
+            "this installation was put back: nothing is done until `writ epoch open`; see evidence.put_back"
+        );
     }
     let run = jobs.run(pool_stopping.clone(), Duration::from_millis(limits.shutdown_ms));
     pool.set.spawn(rounds::behind_gate(&house, &pool_stopping, run));

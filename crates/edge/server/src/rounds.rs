@@ -91,7 +91,8 @@ pub async fn settle(house: &House) {
         for tenant in behind {
             let trace = house.harness.ids().id("trc", now_ms).to_string();
             let ctx = house.harness.service("evidence", &tenant, Vec::new(), &trace);
-            let entered = house.harness.act(&ctx, evidence::epoch::ENTER, serde_json::json!({}), Terms::default());
+            let entered =
+                house.harness.act(&ctx, evidence::epoch::ENTER, serde_json::json!({}), Terms::default());
             if let Err(fault) = entered.await {
                 tracing::error!(%fault, %tenant, "a log could not follow into the epoch; it is not signed");
                 house.counts.log_given_up();

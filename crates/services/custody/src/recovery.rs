@@ -55,7 +55,8 @@ impl RecoveryKey {
             let key = Zeroizing::new(ids.entropy());
             let line = Zeroizing::new(format!("{LABEL}{}\n", BASE64.encode(*key)));
             let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-            let made = made.and_then(|mut file| file.write_all(line.as_bytes()).and_then(|()| file.sync_all()));
+            let made =
+                made.and_then(|mut file| file.write_all(line.as_bytes()).and_then(|()| file.sync_all()));
             match made {
                 Ok(()) => {}
                 // Somebody else was first: theirs it is.
@@ -134,7 +135,8 @@ impl RecoveryKey {
     pub fn unseal(&self, sealed: &[u8], folder: &Path) -> Result<(), KeyringError> {
         let damaged = || KeyringError::Damaged { file: SEALED };
         let failed = |source| KeyringError::Storage { file: "the keys folder", source };
-        let rest = sealed.strip_prefix(MAGIC).filter(|rest| rest.len() as u64 <= BYTES_MAX).ok_or_else(damaged)?;
+        let rest =
+            sealed.strip_prefix(MAGIC).filter(|rest| rest.len() as u64 <= BYTES_MAX).ok_or_else(damaged)?;
         let (nonce, rest) = rest.split_first_chunk::<NONCE_BYTES>().ok_or_else(damaged)?;
         let plain = self.cipher().decrypt(nonce.into(), Payload { msg: rest, aad: &self.aad() });
         let plain = Zeroizing::new(plain.map_err(|_| damaged())?);

@@ -92,9 +92,12 @@ async fn moved(view: &View, stamp: &Stamp, epoch: u64) -> Result<Plan, Fault> {
     });
     let id = record_id(epoch)?;
     let mut plan = Plan { draft: stamp.draft(), outcome: outcome.clone() };
-    plan.draft
-        .push(Operation::Epoch { epoch })
-        .fact(stamp.fact("evidence.epoch.opened", &id, (EpochDoc::KIND, &id), outcome));
+    plan.draft.push(Operation::Epoch { epoch }).fact(stamp.fact(
+        "evidence.epoch.opened",
+        &id,
+        (EpochDoc::KIND, &id),
+        outcome,
+    ));
     Ok(plan)
 }
 

@@ -54,7 +54,10 @@ pub const CODES: &[(&str, &str)] = &[
     ("evidence.log_damaged", "facts of a log are missing or unreadable"),
     ("evidence.checkpoint_foreign", "the last checkpoint is not signed by this installation's key"),
     ("evidence.checkpoint_refused", "the store did not keep a checkpoint"),
-    ("evidence.put_back", "the installation was put back, and nothing is done or signed until an epoch is opened"),
+    (
+        "evidence.put_back",
+        "the installation was put back, and nothing is done or signed until an epoch is opened",
+    ),
     ("evidence.epoch_behind", "a log has not followed the installation into its epoch yet"),
     ("evidence.nothing_to_export", "there are no facts of what was asked for"),
     ("evidence.bundle_too_large", "there is more to export or download than one bundle or reply may hold"),

@@ -365,7 +365,8 @@ fn held_check(
     let held = note_open(trust, held.as_bytes(), None)
         .map_err(|failure| Failure::new(Reason::HeldInvalid, failure.reason.code()))?;
     let apart = held.origin != newest.origin;
-    if apart && !(earlier_epoch(&held.origin, &newest.origin) || earlier_epoch(&newest.origin, &held.origin)) {
+    if apart && !(earlier_epoch(&held.origin, &newest.origin) || earlier_epoch(&newest.origin, &held.origin))
+    {
         return fail(Reason::HeldInvalid, "the checkpoint held is of another log");
     }
     if apart {

@@ -38,7 +38,10 @@ pub fn commands() -> Vec<Command> {
 /// What `backup create` takes besides: a folder of this machine instead of a server.
 pub fn amend(command: Command) -> Command {
     command
-        .arg(path("folder", "FOLDER", "Copy this folder without asking a server; nothing is recorded").requires("to"))
+        .arg(
+            path("folder", "FOLDER", "Copy this folder without asking a server; nothing is recorded")
+                .requires("to"),
+        )
         .arg(path("to", "FOLDER", "Where the backup goes, with --folder; new or empty").requires("folder"))
 }
 
@@ -78,9 +81,16 @@ fn show(made: &Verified, lines: &[String], format: Format) -> Result<(), Failure
     }
     let facts: u64 = manifest.logs.iter().map(|log| log.size).sum();
     let checkpoints: u64 = manifest.logs.iter().map(|log| log.checkpoints).sum();
-    say(&format!("  made         {} UTC by writ {}", kernel::calendar::text(manifest.created_at_ms), manifest.writ))?;
+    say(&format!(
+        "  made         {} UTC by writ {}",
+        kernel::calendar::text(manifest.created_at_ms),
+        manifest.writ
+    ))?;
     say(&format!("  holds        {} files, {} bytes", manifest.files.len(), made.bytes()))?;
-    say(&format!("  logs         {}, {facts} facts, {checkpoints} checkpoints, all of them fit", manifest.logs.len()))?;
+    say(&format!(
+        "  logs         {}, {facts} facts, {checkpoints} checkpoints, all of them fit",
+        manifest.logs.len()
+    ))?;
     say(&format!("  digest       {}", made.digest))?;
     say(&format!("  recovery key {}", manifest.recovery_key))?;
     lines.iter().try_for_each(|line| say(line))

@@ -20,7 +20,8 @@ fn a_drill_from_backup_to_the_next_epoch() {
         assert_eq!(code, 0, "{args:?}: {err}");
         (out, err)
     };
-    let person = ["--tenant", "ten_main", "principal", "create", "--kind", "person", "--roles", "builder", "--name"];
+    let person =
+        ["--tenant", "ten_main", "principal", "create", "--kind", "person", "--roles", "builder", "--name"];
     ok(&server.url, &[&person[..], &["Ann"]].concat());
 
     // By the server, and without one.
@@ -28,12 +29,15 @@ fn a_drill_from_backup_to_the_next_epoch() {
     let made: Value = serde_json::from_str(&made).unwrap();
     let folder = made["folder"].as_str().unwrap();
     assert!(advice.contains("backup.key"), "{advice}");
-    let (copied, _) = ok(&server.url, &["backup", "create", "--folder", &path("data"), "--to", &path("copy")]);
+    let (copied, _) =
+        ok(&server.url, &["backup", "create", "--folder", &path("data"), "--to", &path("copy")]);
     assert!(copied.contains("all of them fit") && copied.contains("backup.key"), "{copied}");
-    let (code, _, err) = ask(&server.url, &["backup", "create", "--folder", &path("data"), "--to", &path("copy")]);
+    let (code, _, err) =
+        ask(&server.url, &["backup", "create", "--folder", &path("data"), "--to", &path("copy")]);
     assert_eq!((code, err.contains("edge.backup_failed")), (2, true), "{err}");
     ok(&server.url, &["backup", "verify", folder]);
-    let (verified, _) = ok(&server.url, &["backup", "verify", &path("copy"), "--folder", &path("data"), "-o", "json"]);
+    let (verified, _) =
+        ok(&server.url, &["backup", "verify", &path("copy"), "--folder", &path("data"), "-o", "json"]);
     let verified: Value = serde_json::from_str(&verified).unwrap();
     assert_eq!(verified["logs"].as_array().unwrap().len(), 2);
 
@@ -41,10 +45,14 @@ fn a_drill_from_backup_to_the_next_epoch() {
     ok(&server.url, &[&person[..], &["Bob"]].concat());
     drop(server);
     let to = path("restored/data");
-    let (code, _, err) = ask("", &["backup", "restore", &path("copy"), "--key", &path("data/backup.key"), "--to", &path("data")]);
+    let (code, _, err) = ask(
+        "",
+        &["backup", "restore", &path("copy"), "--key", &path("data/backup.key"), "--to", &path("data")],
+    );
     assert_eq!(code, 2, "a folder with something in it is left alone: {err}");
     fs::create_dir(place.path().join("restored")).unwrap();
-    let (said, _) = ok("", &["backup", "restore", &path("copy"), "--key", &path("data/backup.key"), "--to", &to]);
+    let (said, _) =
+        ok("", &["backup", "restore", &path("copy"), "--key", &path("data/backup.key"), "--to", &to]);
     assert!(said.contains("writ epoch open"), "{said}");
 
     let server = Server::start(&place.path().join("restored/data"));
@@ -60,7 +68,8 @@ fn a_drill_from_backup_to_the_next_epoch() {
     assert!(listed.contains("the disk of host one"), "{listed}");
     ok(&server.url, &["--tenant", "ten_main", "trust", "show", "--file", &path("trust.json")]);
     ok(&server.url, &["--tenant", "ten_main", "evidence", "export", "--all", "true"]);
-    let evidence = fs::read_dir(place.path().join("restored/data/evidence")).unwrap().next().unwrap().unwrap();
+    let evidence =
+        fs::read_dir(place.path().join("restored/data/evidence")).unwrap().next().unwrap().unwrap();
     let evidence = evidence.path().to_str().unwrap().to_owned();
     ok("", &["verify", &evidence, "--trust", &path("trust.json")]);
 

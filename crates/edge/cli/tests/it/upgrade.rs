@@ -73,7 +73,10 @@ impl Place {
         let server = Server::start(&self.path("data"));
         let ask = |args: &[&str]| {
             let mut command = writ(args);
-            command.current_dir(self.folder.path()).env("WRIT_URL", &server.url).env("WRIT_TENANT", "ten_main");
+            command
+                .current_dir(self.folder.path())
+                .env("WRIT_URL", &server.url)
+                .env("WRIT_TENANT", "ten_main");
             run(command.env("WRIT_KEY_FILE", self.path("data/admin.key")).args(["-o", "json"]))
         };
         let ok = |args: &[&str]| -> Value {
@@ -82,7 +85,10 @@ impl Place {
             serde_json::from_str(&out).unwrap()
         };
         let people = ok(&["principal", "list"]);
-        assert!(people["items"].as_array().unwrap().iter().any(|one| one["name"] == "Bob Example"), "{people}");
+        assert!(
+            people["items"].as_array().unwrap().iter().any(|one| one["name"] == "Bob Example"),
+            "{people}"
+        );
         assert_eq!(ok(&["budget", "list"])["items"][0]["amount"], 5_000_000);
         assert_eq!(ok(&["epoch", "list"])["items"], serde_json::json!([]));
         // The log grows and is signed, and continues the head that was taken home.
@@ -101,7 +107,8 @@ impl Place {
             assert_eq!(code, 0, "{out}{err}");
         }
         // A secret that was sealed then is one that opens now: its next version needs the old one's record.
-        let put = ok(&["secret", "put", "--name", "desk.password", "--purpose", "connector", "--value", "another"]);
+        let put =
+            ok(&["secret", "put", "--name", "desk.password", "--purpose", "connector", "--value", "another"]);
         assert_eq!(put["version"], 2);
         drop(server);
     }

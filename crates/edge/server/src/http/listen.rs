@@ -42,7 +42,12 @@ fn connections_max(configured: usize) -> usize {
     // With fewer than the reserve there is no good number; a few callers at least are told what is wrong.
     let left = usize::try_from(handles.saturating_sub(HANDLES_RESERVED)).unwrap_or(usize::MAX).max(4);
     if left < configured {
-        tracing::warn!(handles, connections = left, configured, "file handles are short: fewer connections are taken");
+        tracing::warn!(
+            handles,
+            connections = left,
+            configured,
+            "file handles are short: fewer connections are taken"
+        );
     }
     configured.min(left)
 }

@@ -236,9 +236,7 @@ pub const EXAMPLES: &[(&str, Prepare)] = &[
         .boxed()
     }),
     ("edge.backup.create", |world| async { by_platform(world, json!({})) }.boxed()),
-    ("evidence.epoch.open", |world| {
-        async { by_platform(world, json!({"reason": "an example"})) }.boxed()
-    }),
+    ("evidence.epoch.open", |world| async { by_platform(world, json!({"reason": "an example"})) }.boxed()),
     ("access.tenant.create", |world| {
         async {
             by_platform(world, json!({"name": world.unused("example").replace(' ', "-"), "admin": "owner"}))

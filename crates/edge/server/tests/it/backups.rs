@@ -32,7 +32,9 @@ fn data(world: &World) -> PathBuf {
 
 fn work(world: &World) -> Ask {
     let name = world.unused("someone");
-    world.admin(Method::Post, "/v1/principals").json(&json!({"name": name, "kind": "person", "roles": ["builder"]}))
+    world
+        .admin(Method::Post, "/v1/principals")
+        .json(&json!({"name": name, "kind": "person", "roles": ["builder"]}))
 }
 
 fn epoch_open(world: &World) -> Ask {
@@ -60,8 +62,18 @@ async fn does_nothing(world: &World, tenant: &TenantId) {
     let size = world.size(tenant).await;
     work(world).send().await.refused(503, "evidence.put_back");
     world.ask(Method::Get, "/readyz").send().await.refused(503, "edge.not_ready");
-    world.admin(Method::Post, "/v1/evidence").json(&json!({"all": true})).send().await.refused(503, "evidence.put_back");
-    world.ask(Method::Post, "/v1/hooks/whk_nobody").json(&json!({})).send().await.refused(503, "evidence.put_back");
+    world
+        .admin(Method::Post, "/v1/evidence")
+        .json(&json!({"all": true}))
+        .send()
+        .await
+        .refused(503, "evidence.put_back");
+    world
+        .ask(Method::Post, "/v1/hooks/whk_nobody")
+        .json(&json!({}))
+        .send()
+        .await
+        .refused(503, "evidence.put_back");
     world.admin(Method::Get, "/v1/principals").send().await.ok();
     world.ask(Method::Get, "/healthz").send().await.ok();
     let house = world.house();
@@ -108,9 +120,7 @@ async fn g04_yesterdays_folder_is_not_signed_until_an_epoch_is_opened() {
     let config = (*running.house.config).clone();
     running.shutdown().await;
     copy(&folder, &yesterday);
-    let start = async |place, admin| {
-        World::again(config.clone(), place, admin).await
-    };
+    let start = async |place, admin| World::again(config.clone(), place, admin).await;
 
     let world = start(place, admin).await;
     for _ in 0..3 {
@@ -138,7 +148,7 @@ async fn g04_yesterdays_folder_is_not_signed_until_an_epoch_is_opened() {
         .json(&json!({"reason": "of one tenant"}))
         .send()
         .await
-        .refused(404, "request.not_found");
+        .refused(404, "not_found");
     let epoch = goes_on(&world, &tenant).await;
     // The other tenant's log went along, and one that is born now is born in this epoch.
     assert!(world.house().store.tenants_behind().await.unwrap().is_empty());
@@ -150,9 +160,17 @@ async fn g04_yesterdays_folder_is_not_signed_until_an_epoch_is_opened() {
         verify(bundle, trust, held).failure.map(|failure| failure.reason.code())
     };
     assert_eq!(code(&bundle_now, &after, None), None);
-    assert_eq!(code(&bundle_now, &after, Some(&shared)), None, "what was signed before it was lost is in both");
+    assert_eq!(
+        code(&bundle_now, &after, Some(&shared)),
+        None,
+        "what was signed before it was lost is in both"
+    );
     assert_eq!(code(&bundle_now, &after, Some(&held)), Some("evidence.held_epoch"));
-    assert_eq!(code(&bundle_now, &before, None), Some("evidence.log_unknown"), "nobody is made to trust it unasked");
+    assert_eq!(
+        code(&bundle_now, &before, None),
+        Some("evidence.log_unknown"),
+        "nobody is made to trust it unasked"
+    );
     assert_eq!(code(&bundle, &after, Some(&held)), None, "what was given out at noon stays true");
     let listed = world.ask(Method::Get, "/v1/epochs").key(&world.admin).send().await.ok();
     assert_eq!(listed["items"][0]["epoch"], epoch);
@@ -210,7 +228,7 @@ async fn a_backup_is_made_beside_writes_and_put_back_elsewhere() {
     let facts = world.leaves(&TenantId::platform(), 0).await;
     let fact = facts.iter().find(|fact| fact["kind"] == "edge.backup.created").expect("it is recorded");
     assert_eq!(fact["outcome"]["digest"], made["digest"]);
-    world.admin(Method::Post, "/v1/backups").json(&json!({})).send().await.refused(404, "request.not_found");
+    world.admin(Method::Post, "/v1/backups").json(&json!({})).send().await.refused(404, "not_found");
 
     let verified = backup::verify_of(&folder, &data(&world)).unwrap();
     assert_eq!(verified.digest, made["digest"].as_str().unwrap());
@@ -264,7 +282,8 @@ async fn a_backup_that_was_touched_is_refused() {
     assert_eq!(made.manifest.created_at_ms, 5);
     let taken = backup::create_of(&data(&world), &place.join("backup"), &SystemIds, 5);
     assert!(matches!(taken, Err(BackupError::Taken(_))));
-    let bundle = made.manifest.files.iter().find(|file| file.name.starts_with("evidence/")).unwrap().name.clone();
+    let bundle =
+        made.manifest.files.iter().find(|file| file.name.starts_with("evidence/")).unwrap().name.clone();
     let key = data(&world).join(RECOVERY_FILE);
     let flip = |path: PathBuf| {
         let mut bytes = fs::read(&path).unwrap();
@@ -301,6 +320,7 @@ async fn a_backup_that_was_touched_is_refused() {
     assert!(matches!(theirs, Err(BackupError::Invalid(_))), "{theirs:?}");
     backup::verify(&place.join("backup"), None).unwrap();
     backup::create_of(&data(&stranger), &place.join("other"), &SystemIds, 5).unwrap();
-    let wrong_key = backup::restore(&place.join("backup"), &data(&stranger).join(RECOVERY_FILE), &place.join("x"));
+    let wrong_key =
+        backup::restore(&place.join("backup"), &data(&stranger).join(RECOVERY_FILE), &place.join("x"));
     assert!(matches!(wrong_key, Err(BackupError::Keys(_))), "{wrong_key:?}");
 }

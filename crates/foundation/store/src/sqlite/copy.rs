@@ -124,7 +124,8 @@ fn log(
     mut head: Audited,
     judge: &mut dyn FnMut(&TenantId, &CheckpointRow, &Digest) -> Result<(), String>,
 ) -> Result<Audited, AuditError> {
-    let wrong = |tenant: &TenantId, index, what: String| AuditError::Log { tenant: tenant.clone(), index, what };
+    let wrong =
+        |tenant: &TenantId, index, what: String| AuditError::Log { tenant: tenant.clone(), index, what };
     let mut notes = db.prepare("SELECT size, note FROM checkpoints WHERE tenant = ? ORDER BY size")?;
     let mut notes = notes.query_map([head.tenant.as_str()], |row| {
         Ok(CheckpointRow { size: unsigned(row.get(0)?, 0)?, note: row.get(1)? })
@@ -150,7 +151,8 @@ fn log(
         }
     }
     if frontier.size() != head.size || frontier.root() != head.root {
-        let what = format!("there are {} facts and the head says {}, or another root", frontier.size(), head.size);
+        let what =
+            format!("there are {} facts and the head says {}, or another root", frontier.size(), head.size);
         return Err(wrong(&head.tenant, frontier.size(), what));
     }
     match next {

@@ -18,27 +18,32 @@ use rusqlite::{Connection, params};
 const EPOCH_MAX: u64 = (1 << 53) - 1;
 
 pub(super) fn standing(db: &Connection) -> rusqlite::Result<Standing> {
-    db.prepare_cached("SELECT epoch, generation, put_back FROM standing WHERE only = 1")?.query_row([], |row| {
-        Ok(Standing {
-            epoch: unsigned(row.get(0)?, 0)?,
-            generation: unsigned(row.get(1)?, 1)?,
-            put_back: row.get(2)?,
-        })
-    })
+    db.prepare_cached("SELECT epoch, generation, put_back FROM standing WHERE only = 1")?.query_row(
+        [],
+        |row| {
+            Ok(Standing {
+                epoch: unsigned(row.get(0)?, 0)?,
+                generation: unsigned(row.get(1)?, 1)?,
+                put_back: row.get(2)?,
+            })
+        },
+    )
 }
 
 pub(super) fn list(db: &Connection, tenant: &TenantId) -> rusqlite::Result<Vec<EpochRow>> {
-    db.prepare_cached("SELECT epoch, previous, at_ms, size, root FROM epochs WHERE tenant = ? ORDER BY epoch")?
-        .query_map([tenant.as_str()], |row| {
-            Ok(EpochRow {
-                epoch: unsigned(row.get(0)?, 0)?,
-                previous: row.get(1)?,
-                at_ms: row.get(2)?,
-                size: unsigned(row.get(3)?, 3)?,
-                root: digest(row.get_ref(4)?.as_blob()?, 4)?,
-            })
-        })?
-        .collect()
+    db.prepare_cached(
+        "SELECT epoch, previous, at_ms, size, root FROM epochs WHERE tenant = ? ORDER BY epoch",
+    )?
+    .query_map([tenant.as_str()], |row| {
+        Ok(EpochRow {
+            epoch: unsigned(row.get(0)?, 0)?,
+            previous: row.get(1)?,
+            at_ms: row.get(2)?,
+            size: unsigned(row.get(3)?, 3)?,
+            root: digest(row.get_ref(4)?.as_blob()?, 4)?,
+        })
+    })?
+    .collect()
 }
 
 /// Whether the installation has ever been in `epoch`.

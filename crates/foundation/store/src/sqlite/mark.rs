@@ -101,9 +101,8 @@ impl Mark {
 fn judge(standing: &Standing, known: bool, found: &Found, key: &str) -> Option<String> {
     let begun = standing.generation > 0;
     match found {
-        Found::Nothing => {
-            begun.then(|| "its high-water mark is gone: this folder was moved or copied without it".to_owned())
-        }
+        Found::Nothing => begun
+            .then(|| "its high-water mark is gone: this folder was moved or copied without it".to_owned()),
         Found::Damaged => Some("its high-water mark cannot be understood".to_owned()),
         Found::Line(line) if line.key != key => {
             begun.then(|| "its high-water mark is another installation's".to_owned())
@@ -193,7 +192,8 @@ mod tests {
         let line = Line { version: 1, key: "ab".into(), epoch: 20_261_121_154_500, generation: 3 };
         write(&path, &line).unwrap();
         assert_eq!(read(&path).unwrap(), Found::Line(line));
-        for bad in [&b""[..], b"{}", b"\xff", b"{\"version\":2,\"key\":\"ab\",\"epoch\":1,\"generation\":1}"] {
+        for bad in [&b""[..], b"{}", b"\xff", b"{\"version\":2,\"key\":\"ab\",\"epoch\":1,\"generation\":1}"]
+        {
             fs::write(&path, bad).unwrap();
             assert_eq!(read(&path).unwrap(), Found::Damaged, "{bad:?}");
         }

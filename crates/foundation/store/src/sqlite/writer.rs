@@ -1,8 +1,8 @@
 //! The writer thread: takes what is waiting, applies it in one transaction, answers after the one fsync.
 
 use super::apply::{self, Bench, Stop, Tenant};
-use super::reads::signed;
 use super::mark::{Mark, MarkError};
+use super::reads::signed;
 use super::{BATCH_MAX, Options, Place, jobs, ledger, log};
 use crate::{CLAIM_MAX, Clock, CommitError, Committed, EXPIRE_MAX, SEQUENCE_MAX, Sequencing, crash};
 use kernel::changeset::{Draft, Origin};
