@@ -638,6 +638,20 @@ def leaf(line):
     return fact if good else None
 
 
+def epoch_parts(origin):
+    """An origin without its epoch, and that; None if it does not end in a number of 64 bits in its one spelling."""
+    home, slash, text = origin.rpartition("/")
+    if not slash or not re.fullmatch("0|[1-9][0-9]{0,19}", text) or int(text) >= 1 << 64:
+        return None
+    return home, int(text)
+
+
+def earlier_epoch(origin, newest):
+    """Whether `origin` is the same log as `newest`, in an earlier epoch."""
+    one, other = epoch_parts(origin), epoch_parts(newest)
+    return one is not None and other is not None and one[0] == other[0] and one[1] < other[1]
+
+
 class Facts:
     """The leaves, and what later checks need of them."""
 
@@ -651,15 +665,19 @@ class Facts:
         complete = {claim["stream"] for claim in predicate["streams"]}
         whole = predicate["subject"] == WHOLE_LOG
         self.leaves, self.commitments, self.streams, self.policies = [], {}, {}, set()
-        newest = None
+        newest, last_origin = None, ""
         indices = (index for start, stop in predicate["ranges"] for index in range(start, stop))
         for index, line in zip(indices, lines):
             where = "fact at index %d" % index
             fact = leaf(line)
             if fact is None:
                 raise Invalid("fact_malformed", where)
-            if fact["origin"] != predicate["origin"]:
-                raise Invalid("fact_origin", where)
+            if fact["origin"] != last_origin:
+                # Leaves of earlier epochs come first, and none comes back.
+                if earlier_epoch(fact["origin"], last_origin) or \
+                        (fact["origin"] != predicate["origin"] and not earlier_epoch(fact["origin"], predicate["origin"])):
+                    raise Invalid("fact_origin", where)
+                last_origin = fact["origin"]
             at_ms = fact["at_ms"]
             if (newest is not None and at_ms < newest - SKEW_MS) or at_ms > predicate["created_at_ms"] + SKEW_MS:
                 raise Invalid("fact_time", where)
@@ -685,7 +703,16 @@ def held_check(held, trust, newest, earlier, facts):
     except Invalid as failure:
         raise Invalid("held_invalid", failure.code) from None
     if origin != newest[0]:
-        raise Invalid("held_invalid", "another log")
+        if not (earlier_epoch(origin, newest[0]) or earlier_epoch(newest[0], origin)):
+            raise Invalid("held_invalid", "another log")
+        expected = None
+        if size == newest[1]:
+            expected = newest[2]
+        elif size == 0 or (len(facts.leaves) >= size and facts.leaves[size - 1][0] == size - 1):
+            expected = tree_root([digest for _, digest in facts.leaves[:size]])
+        if root != expected:
+            raise Invalid("held_epoch", "held in %s, the bundle is of %s" % (origin, newest[0]))
+        return
     if size > newest[1]:
         raise Invalid("held_newer", "held at %d, the bundle ends at %d" % (size, newest[1]))
     same = [checkpoint[2] for checkpoint in earlier + [newest] if checkpoint[1] == size]

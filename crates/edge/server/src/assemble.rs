@@ -6,8 +6,10 @@
 
 use crate::StartError;
 use crate::admin;
+use crate::backup::Backups;
 use crate::config::Config;
 use crate::counts::Counts;
+use crate::gate::Gate;
 use crate::http::refused::Refused;
 use crate::own::{self, Own};
 use crate::{asyncapi, openapi, policy, providers};
@@ -18,6 +20,7 @@ use egress::{Egress, EgressConfig};
 use evidence::{Disclosure, Evidence, Signing};
 use governor::Governor;
 use harness::Harness;
+use kernel::hex;
 use kernel::permit::permit_pair;
 use models::call::{Models, Providers};
 use std::collections::BTreeSet;
@@ -51,6 +54,8 @@ pub struct House {
     pub egress: Egress,
     /// Every domain's table.
     pub domains: Arc<[Domain]>,
+    /// Whether anything is done.
+    pub gate: Arc<Gate>,
     /// What this process has done.
     pub counts: Counts,
     /// What was turned away and is not yet recorded.
@@ -159,8 +164,10 @@ pub async fn assemble(
         sequencing: config.sequencing.into(),
         page_count_max: config.limits.storage_pages(),
     })?;
-    let store = Store::new(engine);
     let keyring = Keyring::open_or_create(&config.folder.join(KEYS_FOLDER), &*ids, clock.now_ms())?;
+    // Before anything is written: what is written next may be the first of another history.
+    engine.mark_keep(config.high_water(), hex::encode(keyring.log_key().as_bytes())).await?;
+    let store = Store::new(engine);
     let custody = Custody::new(Arc::new(keyring));
     let admin_key =
         admin::first_start(&config.folder, &store, &*clock, &*ids, &config.first_tenant, &config.cell)
@@ -169,7 +176,10 @@ pub async fn assemble(
     let harness = Harness::new(store.clone(), governor, clock, ids, &config.cell);
     let counts = Counts::default();
     let (contract, events) = (Arc::new(OnceLock::new()), Arc::new(OnceLock::new()));
+    let gate = Arc::new(Gate::closed());
     let own = Own {
+        gate: gate.clone(),
+        backups: Backups::new(&config, custody.keyring().clone(), harness.ids().clone()),
         harness: harness.clone(),
         counts: counts.clone(),
         contract: contract.clone(),
@@ -204,6 +214,7 @@ pub async fn assemble(
         notify,
         egress: way_out,
         domains: domains.into(),
+        gate,
         counts,
         refused,
         seen,

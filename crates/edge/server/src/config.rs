@@ -60,6 +60,11 @@ pub enum ConfigError {
 pub struct Config {
     /// Folder of everything that is kept. Default `writ-data`.
     pub folder: PathBuf,
+    /// File of the high-water mark, by which a start sees that an older folder was put in this one's place; better on
+    /// another disk. Empty: beside the folder, with its name and `.high-water`. Default empty.
+    pub high_water_file: PathBuf,
+    /// Folder that `writ backup create` writes to. Empty: `backups` in the folder. Default empty.
+    pub backup_folder: PathBuf,
     /// Where to listen. Default `127.0.0.1:8787`.
     pub listen: SocketAddr,
     /// A proxy in front ends TLS; without it only loopback is listened on. Default false.
@@ -273,6 +278,8 @@ impl Default for Config {
     fn default() -> Config {
         Config {
             folder: PathBuf::from("writ-data"),
+            high_water_file: PathBuf::new(),
+            backup_folder: PathBuf::new(),
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8787)),
             tls_terminated_upstream: false,
             hosts: Vec::new(),
@@ -318,6 +325,8 @@ type Setter = fn(&mut Config, &str) -> Result<(), String>;
 /// Every variable and its field.
 pub const ENVIRONMENT: &[(&str, Setter)] = &[
     ("WRIT_FOLDER", |config, text| put(&mut config.folder, Ok(PathBuf::from(text)))),
+    ("WRIT_HIGH_WATER_FILE", |config, text| put(&mut config.high_water_file, Ok(PathBuf::from(text)))),
+    ("WRIT_BACKUP_FOLDER", |config, text| put(&mut config.backup_folder, Ok(PathBuf::from(text)))),
     ("WRIT_LISTEN", |config, text| put(&mut config.listen, parsed(text))),
     ("WRIT_TLS_TERMINATED_UPSTREAM", |config, text| put(&mut config.tls_terminated_upstream, parsed(text))),
     ("WRIT_HOSTS", |config, text| put(&mut config.hosts, Ok(list(text)))),
@@ -442,6 +451,31 @@ impl Config {
         }
         config.check()?;
         Ok(config)
+    }
+
+    /// Where the high-water mark is, for a folder that exists.
+    pub fn high_water(&self) -> PathBuf {
+        if !self.high_water_file.as_os_str().is_empty() {
+            return self.high_water_file.clone();
+        }
+        let folder = std::fs::canonicalize(&self.folder).unwrap_or_else(|_| self.folder.clone());
+        match (folder.parent(), folder.file_name()) {
+            (Some(above), Some(name)) => {
+                let mut name = name.to_owned();
+                name.push(".high-water");
+                above.join(name)
+            }
+            // The root of a file system has nothing beside it.
+            _ => folder.join("high-water"),
+        }
+    }
+
+    /// Where backups go.
+    pub fn backups(&self) -> PathBuf {
+        match self.backup_folder.as_os_str().is_empty() {
+            true => self.folder.join("backups"),
+            false => self.backup_folder.clone(),
+        }
     }
 
     /// Whether the operator has said that this destination may be private.

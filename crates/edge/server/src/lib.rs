@@ -19,6 +19,8 @@
 //! | [`assemble`] | who gets what; the one list of domains |
 //! | [`admin`] | the first start |
 //! | [`checkup`] | what is wrong with the folder, without starting |
+//! | [`gate`] | what is not done while the installation is put back |
+//! | [`backup`] | copies of the folder, and putting one back |
 //! | [`policy`] | the built-in policy, signed and renewed |
 //! | [`providers`] | which models there are |
 //! | [`http`] | the way in |
@@ -29,9 +31,11 @@
 pub mod admin;
 pub mod assemble;
 pub mod asyncapi;
+pub mod backup;
 pub mod checkup;
 pub mod config;
 pub mod counts;
+pub mod gate;
 pub mod http;
 pub mod openapi;
 pub mod own;
@@ -57,6 +61,9 @@ use tokio::task::JoinSet;
 
 /// Codes that an operator may meet.
 pub const CODES: &[(&str, &str)] = &[
+    ("edge.backup_failed", "a backup could not be made"),
+    ("edge.backup_invalid", "a backup is not whole, or not the one it says it is"),
+    ("edge.backup_running", "another backup is being made"),
     ("edge.body_refused", "the request's body is not the JSON that is expected"),
     ("edge.body_too_large", "the request's body is larger than allowed"),
     ("edge.body_too_slow", "the request's body did not arrive in time"),
@@ -76,6 +83,7 @@ pub const CODES: &[(&str, &str)] = &[
     ("edge.egress_failed", "the outbound client could not be set up"),
     ("edge.folder_unusable", "the folder of the installation cannot be used"),
     ("edge.listen_failed", "the address cannot be listened on"),
+    ("edge.mark_unusable", "the high-water mark cannot be kept"),
     ("edge.models_unusable", "the configured models cannot be used"),
     ("edge.policy_failed", "the built-in policy could not be put in force"),
     ("edge.setup_failed", "the installation could not be set up"),
@@ -95,6 +103,9 @@ pub enum StartError {
     /// The store cannot be opened.
     #[error("the store cannot be opened")]
     Store(#[from] store::sqlite::OpenError),
+    /// The high-water mark cannot be kept.
+    #[error(transparent)]
+    Mark(#[from] store::sqlite::MarkError),
     /// The keys cannot be used.
     #[error(transparent)]
     Keys(#[from] custody::KeyringError),
@@ -125,6 +136,7 @@ impl StartError {
             StartError::Config(_) => "edge.config_invalid",
             StartError::Folder(..) => "edge.folder_unusable",
             StartError::Store(_) => "edge.store_unusable",
+            StartError::Mark(_) => "edge.mark_unusable",
             StartError::Keys(error) => error.code(),
             StartError::Setup(_) => "edge.setup_failed",
             StartError::Egress(_) => "edge.egress_failed",
@@ -241,7 +253,15 @@ pub async fn serve_observed(
         house.config.policy_reset,
     )
     .await?;
-    pool.set.spawn(jobs.run(pool_stopping, Duration::from_millis(limits.shutdown_ms)));
+    rounds::settle(&house).await;
+    if let Some(why) = house.gate.why() {
+        tracing::error!(
+            why,
+            "this installation was put back: nothing is done until `writ epoch open`; see evidence.put_back"
+        );
+    }
+    let run = jobs.run(pool_stopping.clone(), Duration::from_millis(limits.shutdown_ms));
+    pool.set.spawn(rounds::behind_gate(&house, &pool_stopping, run));
     rounds::start(&house, &mut background.set, &background_stopping);
     let trust = house.evidence.trust(&house.store, &house.config.first_tenant).await;
     let trust_fingerprint = trust.map_err(admin::AdminError::Read)?.fingerprint();

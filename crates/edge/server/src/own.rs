@@ -4,7 +4,9 @@
 //! holds nothing either, and the list of what answers anybody only shrinks. The counts are the installation's and not a tenant's:
 //! only principals of the platform read them.
 
+use crate::backup::{self, Backups};
 use crate::counts::Counts;
+use crate::gate::Gate;
 use crate::policy;
 use act::{Class, Domain, Fault, QueryCtx, Route};
 use futures::FutureExt as _;
@@ -17,6 +19,10 @@ use std::sync::{Arc, OnceLock};
 /// What the rows read.
 #[derive(Clone)]
 pub struct Own {
+    /// Whether anything is done.
+    pub gate: Arc<Gate>,
+    /// Makes backups.
+    pub backups: Backups,
     /// For the store, the policy in force and the time.
     pub harness: Harness,
     /// What this process has done.
@@ -33,7 +39,10 @@ pub fn domain(own: &Own) -> Domain {
     let (contract, events) = (own.contract.clone(), own.events.clone());
     Domain {
         name: "edge",
+        facts: &["edge.backup.created"],
+        verbs: backup::verbs(&own.backups),
         routes: vec![
+            backup::route(),
             Route::public("/healthz", "health_show", "Say whether the server lives", move |_| {
                 ready(Ok(alive(&lives))).boxed()
             }),
@@ -78,6 +87,10 @@ async fn fit(own: &Own) -> Result<Value, Fault> {
     }
     if !policy::in_force(&own.harness) {
         reasons.push("no policy is in force");
+    }
+    let put_back = own.gate.why();
+    if let Some(why) = &put_back {
+        reasons.push(why);
     }
     if reasons.is_empty() {
         return Ok(json!({"status": "ready"}));

@@ -38,8 +38,9 @@ pub const CARDS_EVERY: Duration = Duration::from_millis(250);
 /// Starts every round on `set`; they end when `stopping` turns true.
 pub fn start(house: &House, set: &mut JoinSet<()>, stopping: &watch::Receiver<bool>) {
     set.spawn(sealing(house.clone(), stopping.clone()));
-    set.spawn(cards(house.clone(), stopping.clone()));
-    set.spawn(notify::webhook::post::run(house.notify.clone(), stopping.clone()));
+    set.spawn(behind_gate(house, stopping, cards(house.clone(), stopping.clone())));
+    let post = notify::webhook::post::run(house.notify.clone(), stopping.clone());
+    set.spawn(behind_gate(house, stopping, post));
     set.spawn(every("refused traffic", REFUSED_EVERY, stopping.clone(), house.clone(), refused));
     set.spawn(every("uses of keys", SEEN_EVERY, stopping.clone(), house.clone(), keys_seen));
     set.spawn(every("holds", HOLDS_EVERY, stopping.clone(), house.clone(), holds_expired));
@@ -49,6 +50,57 @@ pub fn start(house: &House, set: &mut JoinSet<()>, stopping: &watch::Receiver<bo
     if Sequencing::from(house.config.sequencing) == Sequencing::Deferred {
         set.spawn(every("sequencing", SEQUENCE_EVERY, stopping.clone(), house.clone(), sequenced));
     }
+}
+
+/// Does `work` once the gate is open; what is sent outside waits for that.
+pub fn behind_gate(
+    house: &House,
+    stopping: &watch::Receiver<bool>,
+    work: impl Future<Output = ()> + Send + 'static,
+) -> impl Future<Output = ()> + Send + 'static {
+    let (gate, mut stopping) = (house.gate.clone(), stopping.clone());
+    async move {
+        tokio::select! {
+            () = stopped(&mut stopping) => {}
+            () = gate.opened() => work.await,
+        }
+    }
+}
+
+/// Closes the gate while the installation is put back. Otherwise lets every log that is behind follow into the
+/// installation's epoch, and opens it. A log that is not let follow (its tenant's own policy may say so) is tried again at
+/// the next start, and is not signed until then.
+pub async fn settle(house: &House) {
+    let standing = match house.store.standing().await {
+        Ok(standing) => standing,
+        Err(error) => {
+            tracing::warn!(%error, "where the installation stands cannot be read; it will be tried again");
+            return;
+        }
+    };
+    if let Some(why) = standing.put_back {
+        house.gate.close(why);
+        return;
+    }
+    if house.gate.settled() != standing.epoch {
+        let behind = house.store.tenants_behind().await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "logs that are behind cannot be listed; the next start will try again");
+            Vec::new()
+        });
+        let now_ms = house.harness.now_ms();
+        for tenant in behind {
+            let trace = house.harness.ids().id("trc", now_ms).to_string();
+            let ctx = house.harness.service("evidence", &tenant, Vec::new(), &trace);
+            let entered =
+                house.harness.act(&ctx, evidence::epoch::ENTER, serde_json::json!({}), Terms::default());
+            if let Err(fault) = entered.await {
+                tracing::error!(%fault, %tenant, "a log could not follow into the epoch; it is not signed");
+                house.counts.log_given_up();
+            }
+        }
+        house.gate.settle(standing.epoch);
+    }
+    house.gate.open();
 }
 
 /// What is still due when everything else has ended.
@@ -110,6 +162,9 @@ async fn cards(house: House, mut stopping: watch::Receiver<bool>) {
 /// Signs the head of every log that has grown. A log that went back or was rewritten is never signed again: somebody has to
 /// look at it, and until then its facts stay without a checkpoint for all to see.
 async fn seal(house: &House, given_up: &mut BTreeSet<TenantId>) {
+    if house.gate.why().is_some() {
+        return;
+    }
     let tenants = match house.store.tenants().await {
         Ok(tenants) => tenants,
         Err(error) => {
@@ -131,7 +186,13 @@ async fn seal(house: &House, given_up: &mut BTreeSet<TenantId>) {
                 house.counts.log_given_up();
                 given_up.insert(tenant);
             }
-            Err(error @ (SealError::Refused { .. } | SealError::Read(_) | SealError::Commit(_))) => {
+            Err(
+                error @ (SealError::Refused { .. }
+                | SealError::PutBack { .. }
+                | SealError::Behind { .. }
+                | SealError::Read(_)
+                | SealError::Commit(_)),
+            ) => {
                 tracing::warn!(%error, %tenant, "a checkpoint could not be signed; the next round will try again");
             }
         }

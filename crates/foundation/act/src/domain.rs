@@ -49,7 +49,10 @@ impl Domain {
         }
         for verb in &self.verbs {
             for written in verb.writes {
-                if !self.kinds.contains(written) && !kernel::ledger::WRITES.contains(written) {
+                if !self.kinds.contains(written)
+                    && !kernel::ledger::WRITES.contains(written)
+                    && *written != kernel::changeset::WRITES_EPOCH
+                {
                     misfits.push(format!("{} writes {written}, which {} does not own", verb.act, self.name));
                 }
             }

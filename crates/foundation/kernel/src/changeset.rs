@@ -20,6 +20,9 @@ pub const INDEXES_MAX: usize = 20;
 /// Largest index or unique key, in bytes.
 pub const KEY_BYTES_MAX: usize = 512;
 
+/// What a permit must cover for a changeset to move a log to another epoch. No domain owns it; one has use for it.
+pub const WRITES_EPOCH: &str = "log.epoch";
+
 /// A record as it shall be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Put {
@@ -88,6 +91,13 @@ pub enum Operation {
     /// Moves, holds, settles or voids, in the order in which they stand. An account that has not enough left stops the
     /// whole changeset, so what belongs together is done together or not at all.
     Transfer(Transfer),
+    /// Moves the tenant's log to another epoch: its origin names that from now on, and the facts of this changeset are
+    /// the first under it. In the platform's tenant this opens an epoch for the whole installation and ends its being
+    /// put back; every other log can then be moved to that one, and to no other.
+    Epoch {
+        /// The last part of the log's origin; larger than what it was.
+        epoch: u64,
+    },
 }
 
 /// Durable later work.
@@ -215,7 +225,8 @@ impl Changeset {
             | Operation::JobCancel { .. }
             | Operation::Blob { .. }
             | Operation::Account(_)
-            | Operation::Transfer(_) => false,
+            | Operation::Transfer(_)
+            | Operation::Epoch { .. } => false,
         };
         if !draft.operations.iter().all(own) {
             return Err(ChangesetError::Overreach);
@@ -258,7 +269,8 @@ impl Changeset {
             | Operation::Fence { .. }
             | Operation::JobCancel { .. }
             | Operation::Account(_)
-            | Operation::Transfer(_) => true,
+            | Operation::Transfer(_)
+            | Operation::Epoch { .. } => true,
         };
         let asides_fit = draft
             .facts
@@ -344,6 +356,7 @@ mod tests {
             (put("governor.approval", Some(1)), false),
             (put("flows.run", None), false),
             (Operation::JobCancel { job: Id::parse("job_a").unwrap() }, false),
+            (Operation::Epoch { epoch: 2 }, false),
         ] {
             let mut draft = Draft::at(1);
             draft.fact(fact()).push(operation.clone());

@@ -47,6 +47,9 @@ pub const POINTS: &[&str] = &[
     "checkpoint.kept",
     // A bundle lies in its folder, and no record names it.
     "evidence.written",
+    // An older schema is being brought up to date: in the open transaction, and once it is durable.
+    "schema.applied",
+    "schema.durable",
 ];
 
 struct Armed {

@@ -202,6 +202,38 @@ pub struct CheckpointRow {
     pub note: String,
 }
 
+/// Where the installation's history stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// The epoch that every log is to be in; 1 until somebody opens another.
+    pub epoch: u64,
+    /// How many checkpoints were ever kept, of all logs.
+    pub generation: u64,
+    /// Why nothing may be signed until another epoch is opened: this folder was restored, or is older than what stood in
+    /// its place before. `None`: nothing is known against it.
+    pub put_back: Option<String>,
+}
+
+/// Where a log went from one epoch to another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EpochRow {
+    /// The epoch that began.
+    pub epoch: u64,
+    /// The origin under which the log was signed before.
+    pub previous: String,
+    /// When, milliseconds UTC.
+    pub at_ms: i64,
+    /// How many leaves it took over.
+    pub size: u64,
+    /// Root over them.
+    pub root: Digest,
+}
+
+/// The epoch in an origin: its last part. `None`: the text names no log.
+pub fn epoch_of(origin: &str) -> Option<u64> {
+    origin.rsplit_once('/')?.1.parse().ok()
+}
+
 /// A waiting or running job, as an operator sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobRow {
@@ -380,6 +412,12 @@ pub trait Engine: Send + Sync + 'static {
     /// most [`EXPIRE_MAX`]. Each leaves a row [`kernel::ledger::Kind::Expired`]. Until then they count, and can be
     /// settled in full.
     fn holds_expire(&self, limit: usize) -> Pending<'_, Result<usize, CommitError>>;
+    /// Where the installation's history stands.
+    fn standing(&self) -> Pending<'_, Result<Standing, ReadError>>;
+    /// The epochs that a log was moved to, first to last; none for a log that is in the one it was born in.
+    fn epochs<'a>(&'a self, tenant: &'a TenantId) -> Pending<'a, Result<Vec<EpochRow>, ReadError>>;
+    /// Tenants whose logs are not in the installation's epoch yet.
+    fn tenants_behind(&self) -> Pending<'_, Result<Vec<TenantId>, ReadError>>;
     /// A counter that moves whenever facts were committed, and one that moves whenever jobs became due.
     fn hints(&self) -> Hints;
 }

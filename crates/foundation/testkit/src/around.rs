@@ -9,8 +9,8 @@ use kernel::note::Checkpoint;
 use kernel::permit::JobKind;
 use kernel::{Digest, Id, Lease, TenantId};
 use store::{
-    CheckpointRow, CommitError, Committed, Engine, Head, Hints, IndexedRow, JobRow, KeptOutcome, LeafRow,
-    Pending, Range, ReadError, Row, Store,
+    CheckpointRow, CommitError, Committed, Engine, EpochRow, Head, Hints, IndexedRow, JobRow, KeptOutcome,
+    LeafRow, Pending, Range, ReadError, Row, Standing, Store,
 };
 
 /// What is different about a store. Each method is handed the real engine, and by default asks it.
@@ -268,6 +268,18 @@ impl<H: Hook> Engine for Around<H> {
 
     fn holds_expire(&self, limit: usize) -> Pending<'_, Result<usize, CommitError>> {
         self.inner.holds_expire(limit)
+    }
+
+    fn standing(&self) -> Pending<'_, Result<Standing, ReadError>> {
+        self.inner.standing()
+    }
+
+    fn epochs<'a>(&'a self, tenant: &'a TenantId) -> Pending<'a, Result<Vec<EpochRow>, ReadError>> {
+        self.inner.epochs(tenant)
+    }
+
+    fn tenants_behind(&self) -> Pending<'_, Result<Vec<TenantId>, ReadError>> {
+        self.inner.tenants_behind()
     }
 
     fn hints(&self) -> Hints {

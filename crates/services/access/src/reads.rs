@@ -36,6 +36,7 @@ pub const PERMISSIONS: &[&str] = &[
     "edge.contract.read",
     "edge.metrics.read",
     "evidence.bundle.read",
+    "evidence.epoch.read",
     "evidence.trust.read",
     "flows.artifact.read",
     "flows.connector.read",

@@ -43,6 +43,8 @@ const EVIDENCE: &str = "evidence.key";
 const POLICY: &str = "policy.key";
 const SEAL: &str = "seal.key";
 const PUBLIC: &str = "keyring.json";
+/// All of them, in the order of their names.
+pub(crate) const FILES: &[&str] = &[EVIDENCE, PUBLIC, LOG, POLICY, SEAL];
 
 /// Why the keys cannot be used. Messages name files of the keys folder and never hold their content.
 #[derive(Debug, thiserror::Error)]
@@ -277,7 +279,7 @@ fn create(folder: &Path, ids: &dyn Ids, now_ms: i64) -> Result<(), KeyringError>
     }
 }
 
-fn write(folder: &Path, file: &'static str, bytes: &[u8]) -> Result<(), KeyringError> {
+pub(crate) fn write(folder: &Path, file: &'static str, bytes: &[u8]) -> Result<(), KeyringError> {
     OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -297,7 +299,7 @@ fn label(file: &str) -> &'static str {
     }
 }
 
-fn read(folder: &Path, file: &'static str) -> Result<Zeroizing<Vec<u8>>, KeyringError> {
+pub(crate) fn read(folder: &Path, file: &'static str) -> Result<Zeroizing<Vec<u8>>, KeyringError> {
     let opened = File::open(folder.join(file)).map_err(storage(file))?;
     // Asked of the open file, not of the path, so that nothing can change in between.
     let metadata = opened.metadata().map_err(storage(file))?;

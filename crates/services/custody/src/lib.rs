@@ -7,6 +7,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`keyring`] | the installation's own keys, as files that only their owner can read |
+//! | [`recovery`] | the installation's keys in a backup, sealed under a key that is in none |
 //! | [`secret`] | a value in memory that cannot be printed, copied or serialised, and is wiped when dropped |
 //! | [`seal`] | a value at rest: AES-256-GCM, bound to its tenant, record, version and key |
 //! | [`credential`] | the resource `custody.secret`: document, verbs, routes, and the reference by which others name one |
@@ -26,11 +27,13 @@
 
 pub mod credential;
 pub mod keyring;
+pub mod recovery;
 pub mod seal;
 pub mod secret;
 
 pub use credential::{CredentialRef, CustodyError, Opened};
 pub use keyring::{Keyring, KeyringError};
+pub use recovery::RecoveryKey;
 pub use seal::Place;
 pub use secret::Secret;
 

@@ -208,8 +208,11 @@ impl Evidence {
     /// # Errors
     /// If storage cannot be read.
     pub async fn trust(&self, store: &Store, tenant: &TenantId) -> Result<Trust, ReadError> {
-        let origins: Vec<String> = store.head(tenant).await?.map(|head| head.origin).into_iter().collect();
-        Ok(self.0.signing.trust(&self.0.installation, &origins))
+        let Some(head) = store.head(tenant).await? else {
+            return Ok(self.0.signing.trust(&self.0.installation, &[]));
+        };
+        let epochs = store.epochs(tenant).await?;
+        Ok(self.0.signing.trust_of(&self.0.installation, &epochs, &head.origin))
     }
 
     /// Reads a bundle that was exported and checks that it is still the one.

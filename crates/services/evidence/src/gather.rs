@@ -71,7 +71,7 @@ pub async fn gather(
     disclosure: &Disclosure,
     created_at_ms: i64,
 ) -> Result<Parts, GatherError> {
-    let log = Log { store, tenant, size: checkpoint.size };
+    let log = Log { store, tenant, size: checkpoint.size, origin: &checkpoint.origin };
     let mut found = Found::default();
     let (subject, streams) = match scope {
         Scope::Log => {
@@ -153,6 +153,7 @@ struct Log<'a> {
     store: &'a Store,
     tenant: &'a TenantId,
     size: u64,
+    origin: &'a str,
 }
 
 impl Log<'_> {
@@ -290,7 +291,8 @@ impl Log<'_> {
                 rows.push(row);
             }
         }
-        rows.retain(|row| row.size < self.size);
+        // A history is of one epoch: what an earlier one signed is judged by whoever holds it.
+        rows.retain(|row| row.size < self.size && row.note.lines().next() == Some(self.origin));
         let mut history = Vec::with_capacity(rows.len());
         for (n, row) in rows.iter().enumerate() {
             let next = rows.get(n + 1).map_or(self.size, |next| next.size);

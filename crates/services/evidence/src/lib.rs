@@ -11,6 +11,7 @@
 //! | [`manifest`] | names of the files, and the signed statement over them |
 //! | [`trust`] | whom a verifier believes |
 //! | [`mod@verify`] | the checks, pure |
+//! | [`epoch`] | the acts that open an epoch and let the logs follow |
 //! | [`seal`] | signing the head of a log: the checkpoint worker's step |
 //! | [`gather`], [`disclosure`], [`bundle`] | what belongs into a bundle, what of it may be shown, putting it together |
 //! | [`export`] | the act, the records, the routes |
@@ -25,6 +26,7 @@
 pub mod archive;
 pub mod bundle;
 pub mod disclosure;
+pub mod epoch;
 pub mod export;
 pub mod gather;
 pub mod manifest;
@@ -52,6 +54,11 @@ pub const CODES: &[(&str, &str)] = &[
     ("evidence.log_damaged", "facts of a log are missing or unreadable"),
     ("evidence.checkpoint_foreign", "the last checkpoint is not signed by this installation's key"),
     ("evidence.checkpoint_refused", "the store did not keep a checkpoint"),
+    (
+        "evidence.put_back",
+        "the installation was put back, and nothing is done or signed until an epoch is opened",
+    ),
+    ("evidence.epoch_behind", "a log has not followed the installation into its epoch yet"),
     ("evidence.nothing_to_export", "there are no facts of what was asked for"),
     ("evidence.bundle_too_large", "there is more to export or download than one bundle or reply may hold"),
     ("evidence.bundle_lost", "the file of an exported bundle is gone or was changed"),
@@ -63,10 +70,10 @@ pub const CODES: &[(&str, &str)] = &[
 pub fn domain(evidence: &Evidence) -> Domain {
     Domain {
         name: "evidence",
-        kinds: &["evidence.bundle"],
-        facts: &["evidence.sealed"],
-        verbs: export::verbs(evidence),
-        routes: export::routes(evidence),
+        kinds: &["evidence.bundle", "evidence.epoch"],
+        facts: &["evidence.sealed", "evidence.epoch.opened"],
+        verbs: export::verbs(evidence).into_iter().chain(epoch::verbs()).collect(),
+        routes: export::routes(evidence).into_iter().chain(epoch::routes()).collect(),
         jobs: Vec::new(),
         codes: CODES,
     }

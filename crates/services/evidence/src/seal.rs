@@ -8,9 +8,16 @@
 //! The order is: read the head, which is durable; sign exactly that; keep the note; only then may anybody see it. A crash
 //! between signing and keeping loses a note that nobody saw.
 //!
-//! What it cannot see: a backup restored *with* its checkpoints. That is found by whoever outside still holds a newer one.
+//! A backup restored *with* its checkpoints looks whole from here. The store knows of it by its mark, or because whoever
+//! restored it said so ([`store::Standing::put_back`]); then nothing is signed at all until an epoch is opened
+//! ([`crate::epoch`]). What it cannot see is a copy put back together with its mark. That is found by whoever outside
+//! still holds a newer checkpoint.
+//!
+//! A log is signed only in the installation's epoch. Its last checkpoint may be of an earlier one: it is verified under
+//! the origin that it names, and what is signed now has to continue it all the same.
 
 use crate::signing::Signing;
+use crate::trust;
 use act::{Class, Coded};
 use kernel::TenantId;
 use kernel::merkle;
@@ -44,6 +51,18 @@ pub enum SealError {
         /// Whose log.
         tenant: TenantId,
     },
+    /// The installation was put back, and no epoch has been opened since.
+    #[error("nothing is signed until an epoch is opened: {why}")]
+    PutBack {
+        /// How it is known.
+        why: String,
+    },
+    /// The log has not followed the installation into its epoch yet.
+    #[error("the log of {tenant} is not in the installation's epoch yet")]
+    Behind {
+        /// Whose log.
+        tenant: TenantId,
+    },
     /// The store did not keep the checkpoint.
     #[error("the checkpoint of {tenant} was refused by the store")]
     Refused {
@@ -64,6 +83,8 @@ impl Coded for SealError {
             SealError::Regressed { .. } => "evidence.log_regressed",
             SealError::Rewritten { .. } => "evidence.log_rewritten",
             SealError::Foreign { .. } => "evidence.checkpoint_foreign",
+            SealError::PutBack { .. } => "evidence.put_back",
+            SealError::Behind { .. } => "evidence.epoch_behind",
             SealError::Refused { .. } => "evidence.checkpoint_refused",
             SealError::Read(error) => error.code(),
             SealError::Commit(error) => error.code(),
@@ -74,6 +95,7 @@ impl Coded for SealError {
             SealError::Regressed { .. } | SealError::Rewritten { .. } | SealError::Foreign { .. } => {
                 Class::Internal
             }
+            SealError::PutBack { .. } | SealError::Behind { .. } => Class::Unavailable,
             SealError::Refused { .. } => Class::Contention,
             SealError::Read(error) => error.class(),
             SealError::Commit(error) => error.class(),
@@ -126,6 +148,10 @@ pub async fn checkpoint_seal(
 
 async fn step(store: &Store, signing: &Signing, tenant: &TenantId) -> Result<Sealed, SealError> {
     let foreign = || SealError::Foreign { tenant: tenant.clone() };
+    let standing = store.standing().await?;
+    if let Some(why) = standing.put_back {
+        return Err(SealError::PutBack { why });
+    }
     // The last checkpoint first: a head that is read later cannot be smaller by a race.
     let last = store.checkpoint_last(tenant).await?;
     let head = store.head(tenant).await?;
@@ -135,13 +161,20 @@ async fn step(store: &Store, signing: &Signing, tenant: &TenantId) -> Result<Sea
             Some(last) => Err(SealError::Regressed { tenant: tenant.clone(), size: 0, kept: last.size }),
         };
     };
+    if store::epoch_of(&head.origin) != Some(standing.epoch) {
+        return Err(SealError::Behind { tenant: tenant.clone() });
+    }
     if let Some(last) = last {
-        let key = VerifierKey::new(&head.origin, signing.log_key).map_err(|_| foreign())?;
+        let signed_as = last.note.lines().next().unwrap_or_default();
+        if signed_as != head.origin && !trust::earlier_epoch(signed_as, &head.origin) {
+            return Err(foreign());
+        }
+        let key = VerifierKey::new(signed_as, signing.log_key).map_err(|_| foreign())?;
         let kept = Checkpoint::open(&last.note, &key).map_err(|_| foreign())?;
         if head.size < kept.size || (head.size == kept.size && head.root != kept.root) {
             return Err(SealError::Regressed { tenant: tenant.clone(), size: head.size, kept: kept.size });
         }
-        if head.size == kept.size {
+        if head.size == kept.size && head.origin == kept.origin {
             return Ok(Sealed::Unchanged(last));
         }
         let proof = store.consistency(tenant, kept.size, head.size).await?;

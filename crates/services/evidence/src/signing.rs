@@ -7,6 +7,7 @@ use crate::trust::{self, EvidenceKey, Trust, TrustedLog, Witnesses};
 use ed25519_dalek::VerifyingKey;
 use kernel::note::{Checkpoint, NoteError};
 use std::sync::Arc;
+use store::EpochRow;
 
 /// Signs a checkpoint under the name of its origin.
 pub type CheckpointSign = Arc<dyn Fn(&Checkpoint) -> Result<String, NoteError> + Send + Sync>;
@@ -32,6 +33,21 @@ impl Signing {
     /// The id under which verifiers know the evidence key.
     pub fn evidence_key_id(&self) -> String {
         trust::key_id(&self.evidence_key)
+    }
+
+    /// The trust file for one log: the epochs that it was in, and the one that it is in now.
+    pub fn trust_of(&self, installation: &str, epochs: &[EpochRow], origin: &str) -> Trust {
+        let mut from_ms = self.since_ms;
+        let mut logs = Vec::with_capacity(epochs.len() + 1);
+        for row in epochs {
+            // Keys that end where they begin would make the file none; two epochs of one moment have one key.
+            let until_ms = row.at_ms.max(from_ms + 1);
+            let log = TrustedLog::of(&row.previous, &self.log_key, from_ms);
+            logs.extend(log.map(|log| TrustedLog { until_ms: Some(until_ms), ..log }));
+            from_ms = until_ms;
+        }
+        logs.extend(TrustedLog::of(origin, &self.log_key, from_ms));
+        Trust { logs, ..self.trust(installation, &[]) }
     }
 
     /// The trust file for logs of these origins, all of one installation.

@@ -13,7 +13,8 @@
 //! ```
 //!
 //! Validity is judged at the time the bundle says it was made, `from_ms` inclusive, `until_ms` exclusive. A log whose key
-//! was changed has two rows of one origin. The fingerprint is taken over the canonical form, so that the file may be
+//! was changed has two rows of one origin; one that was moved to another epoch has a row for each of them, the earlier
+//! ones with an end. The fingerprint is taken over the canonical form, so that the file may be
 //! printed, indented and mailed about.
 //!
 //! Witnesses are a row of the format and nothing more yet: a file that asks for some makes every verification fail, because
@@ -117,6 +118,21 @@ pub fn key_id(key: &VerifyingKey) -> String {
 /// Whether a key that holds from `from_ms` until `until_ms` holds at `at_ms`.
 pub fn holds(from_ms: i64, until_ms: Option<i64>, at_ms: i64) -> bool {
     from_ms <= at_ms && until_ms.is_none_or(|until_ms| at_ms < until_ms)
+}
+
+/// Whether `origin` is the same log as `newest`, in an earlier epoch.
+pub fn earlier_epoch(origin: &str, newest: &str) -> bool {
+    match (epoch_parts(origin), epoch_parts(newest)) {
+        (Some((home, epoch)), Some((same, last))) => home == same && epoch < last,
+        _ => false,
+    }
+}
+
+/// An origin without its epoch, and that. `None`: it does not end in a number in its one spelling.
+pub(crate) fn epoch_parts(origin: &str) -> Option<(&str, u64)> {
+    let (home, text) = origin.rsplit_once('/')?;
+    let epoch: u64 = text.parse().ok()?;
+    (epoch.to_string() == text).then_some((home, epoch))
 }
 
 impl Trust {

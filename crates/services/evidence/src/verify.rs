@@ -14,7 +14,7 @@
 //! | `facts` | each leaf is in the frozen form, of this log, once, in order of time; as many as the ranges claim |
 //! | `streams` | no number is missing in a stream that is claimed to be complete |
 //! | `inclusion` | all leaves are in the log, at the indices claimed |
-//! | `held` | the checkpoint that the verifier held from before belongs to the same history |
+//! | `held` | the checkpoint that the verifier held from before belongs to the same history; one of another epoch is told apart |
 //! | `disclosures` | every argument shown is one that the fact committed to |
 //! | `policies` | each policy bundle here is the one that its facts name |
 //! | `claims` | the bundle itself says what it does not prove |
@@ -29,7 +29,7 @@ use crate::manifest::{
     self, CHECKPOINT, CLAIMS_MAX, DISCLOSURES, Envelope, FACTS, HISTORY, MANIFEST, NOT_PROVEN, PAYLOAD_TYPE,
     POLICY, PREDICATE_TYPE, PROOF, Predicate, REQUIRED, STATEMENT_TYPE, Statement, WHOLE_LOG,
 };
-use crate::trust::{Trust, holds};
+use crate::trust::{Trust, earlier_epoch, epoch_parts, holds};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use ed25519_dalek::Signature;
@@ -45,6 +45,11 @@ pub const SKEW_MS: i64 = 5 * 60 * 1000;
 pub const HISTORY_MAX: usize = 256;
 /// Most hashes in one consistency proof: twice the height of any tree.
 const CONSISTENCY_MAX: usize = 128;
+
+/// The epoch of an origin that was found good.
+fn epoch_of(origin: &str) -> u64 {
+    epoch_parts(origin).map_or(0, |(_, epoch)| epoch)
+}
 
 /// A file of a bundle: name and content.
 type Files<'a> = BTreeMap<&'a str, &'a [u8]>;
@@ -359,8 +364,13 @@ fn held_check(
     let Some(held) = held else { return Ok("none given") };
     let held = note_open(trust, held.as_bytes(), None)
         .map_err(|failure| Failure::new(Reason::HeldInvalid, failure.reason.code()))?;
-    if held.origin != newest.origin {
+    let apart = held.origin != newest.origin;
+    if apart && !(earlier_epoch(&held.origin, &newest.origin) || earlier_epoch(&newest.origin, &held.origin))
+    {
         return fail(Reason::HeldInvalid, "the checkpoint held is of another log");
+    }
+    if apart {
+        return held_apart(&held, newest, facts);
     }
     if held.size > newest.size {
         return fail(
@@ -383,6 +393,30 @@ fn held_check(
     } else {
         fail(Reason::HeldConflict, format!("two histories at size {}", held.size))
     }
+}
+
+/// A checkpoint of another epoch than the bundle's. It was honestly signed, whatever became of the log since: that the
+/// log was put back is what the epoch says. So it is told apart from a forgery, and holds only if the bundle shows that
+/// what it covers is what this history begins with.
+fn held_apart(held: &Checkpoint, newest: &Checkpoint, facts: &Facts<'_>) -> Result<&'static str, Failure> {
+    let (one, other) = (epoch_of(&held.origin), epoch_of(&newest.origin));
+    let prefix = usize::try_from(held.size).ok().and_then(|size| facts.leaves.get(..size));
+    let root = match prefix {
+        _ if held.size == newest.size => Some(newest.root),
+        Some(prefix) if prefix.last().is_none_or(|(index, _)| index + 1 == held.size) => {
+            Some(merkle::root_of(&prefix.iter().map(|(_, hash)| *hash).collect::<Vec<_>>()))
+        }
+        _ => None,
+    };
+    let what = match root {
+        Some(root) if root == held.root => return Ok("of another epoch, and belongs to the same history"),
+        Some(_) => "and the two went apart before it",
+        None => "and the bundle does not show what it covers",
+    };
+    fail(
+        Reason::HeldEpoch,
+        format!("held at size {} in epoch {one}, the bundle is of epoch {other}, {what}", held.size),
+    )
 }
 
 fn disclosures_check(bytes: &[u8], facts: &Facts<'_>) -> Result<u64, Failure> {

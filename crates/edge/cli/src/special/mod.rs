@@ -1,6 +1,7 @@
 //! Commands that are no single API call, and the few calls that need something done before or after.
 
 mod artifact;
+mod backup;
 pub mod demo;
 mod doctor;
 mod events;
@@ -88,6 +89,7 @@ pub fn joining(noun: &str) -> Vec<Command> {
         "policy" => policy::commands(),
         "workflow" => workflow::commands(),
         "artifact" => artifact::commands(),
+        "backup" => backup::commands(),
         _ => Vec::new(),
     }
 }
@@ -98,6 +100,7 @@ pub fn joined(noun: &str, verb: &str, matches: &ArgMatches, format: Format) -> O
         "policy" => policy::run(verb, matches, format),
         "workflow" => workflow::run(verb, matches, format),
         "artifact" => artifact::run(verb, matches, format),
+        "backup" => backup::run(verb, matches, format),
         _ => None,
     }
 }
@@ -136,6 +139,7 @@ pub fn completions(matches: &ArgMatches, mut command: Command) -> Result<(), Fai
 /// Changes the options of calls that do more than call.
 pub fn amend(operation: &Operation, command: Command) -> Command {
     match (operation.noun.as_str(), operation.verb.as_str()) {
+        ("backup", "create") => backup::amend(command),
         // The secret is made here and only its hash is sent.
         ("key", "create") => command.mut_arg("secret_sha256", |arg| arg.required(false).hide(true)).arg(
             Arg::new("expires-in")
@@ -284,6 +288,9 @@ pub fn finish(
     value: &mut Value,
     format: Format,
 ) -> Result<(), Failure> {
+    if (operation.noun.as_str(), operation.verb.as_str()) == ("backup", "create") {
+        backup::advise(value);
+    }
     let (member, bytes) = match (operation.noun.as_str(), operation.verb.as_str()) {
         ("evidence", "download") => {
             ("bundle_base64", value["bundle_base64"].as_str().and_then(local::base64_decode))

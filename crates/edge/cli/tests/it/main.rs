@@ -2,10 +2,13 @@
 //! against a running server, and servers that die.
 
 mod artifact;
+mod backup;
 mod codes;
 mod deaths;
 mod demo;
+mod handles;
 mod policy;
 mod process;
 mod shell;
 mod telemetry;
+mod upgrade;

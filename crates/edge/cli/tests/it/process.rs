@@ -39,6 +39,8 @@ impl Server {
     /// Starts one with these variables besides.
     pub fn start_with(folder: &Path, variables: &[(&str, &str)]) -> Server {
         let mut command = writ(&["serve"]);
+        // Within the folder, because some tests have nothing around it that is theirs.
+        command.env("WRIT_HIGH_WATER_FILE", folder.join("high-water"));
         command.env("WRIT_FOLDER", folder).env("WRIT_LISTEN", "127.0.0.1:0").env("WRIT_LOG", "warn");
         command.envs(variables.iter().copied());
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("writ starts");

@@ -30,11 +30,33 @@ pub const WRITE_STALL: Duration = Duration::from_secs(30);
 /// Rest after a failed accept (no file descriptors left), so that the loop does not spin.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
 
+/// File handles that connections never take: the database with its log, the mark, bundles, calls to the outside.
+pub const HANDLES_RESERVED: u64 = 64;
+
+/// How many connections there may be at once: as many as are configured, and as the process's file handles leave. If
+/// connections could take the last handle, a crowd of idle clients would be enough to stop a bundle from being written.
+fn connections_max(configured: usize) -> usize {
+    let Some(handles) = rustix::process::getrlimit(rustix::process::Resource::Nofile).current else {
+        return configured;
+    };
+    // With fewer than the reserve there is no good number; a few callers at least are told what is wrong.
+    let left = usize::try_from(handles.saturating_sub(HANDLES_RESERVED)).unwrap_or(usize::MAX).max(4);
+    if left < configured {
+        tracing::warn!(
+            handles,
+            connections = left,
+            configured,
+            "file handles are short: fewer connections are taken"
+        );
+    }
+    configured.min(left)
+}
+
 /// Serves until `stopping` turns true, then lets requests on their way finish.
 pub async fn serve(listener: TcpListener, app: Arc<App>) {
     let router = router::mount(&app);
     let limits = app.house.config.limits.clone();
-    let slots = Arc::new(Semaphore::new(limits.connections));
+    let slots = Arc::new(Semaphore::new(connections_max(limits.connections)));
     let mut stopping = app.stopping.clone();
     let mut connections = JoinSet::new();
     loop {

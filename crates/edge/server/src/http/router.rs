@@ -138,6 +138,9 @@ async fn carry_out(
             let params = joined(path, input::query(parts.uri.query(), route.query)?);
             match call {
                 Call::Verb(act) => {
+                    if *act != evidence::epoch::OPEN {
+                        app.house.gate.pass()?;
+                    }
                     let ctx = Ctx { idempotency_key: idempotency_key(&parts.headers)?, ..ctx };
                     let seen = etag::if_match(&parts.headers, row.record.is_some())?;
                     // An act that takes more than most says so in its row.
@@ -269,6 +272,7 @@ async fn receive_one(
             .map_err(|_| Refusal::Header.because(format!("the header {name} is not visible ASCII")))?;
         headers.push((name.as_str().to_owned(), value.to_owned()));
     }
+    app.house.gate.pass()?;
     let body = bytes(app, &parts.headers, body, 0).await?;
     let delivery = receive(&path, &headers, &body).await?;
     seen.asker.tenant = delivery.ctx.tenant.clone();
@@ -288,10 +292,14 @@ async fn act_on(
     args: Value,
     condition: Option<Condition>,
 ) -> Result<Response, Problem> {
-    let harness = app.house.harness.clone();
+    let (harness, house) = (app.house.harness.clone(), app.house.clone());
     let (matching, tag) = condition.map(|condition| (condition.matching, condition.tag)).unzip();
     let work = async move {
         let done = harness.act(&ctx, act, args, Terms { matching, ..Terms::default() }).await?;
+        if act == evidence::epoch::OPEN {
+            // Whoever opened it finds everything open when they are answered.
+            crate::rounds::settle(&house).await;
+        }
         Ok::<Response, Fault>(match done {
             Done::Outcome { value, replayed: _, held } => {
                 harness.hand_over(held);

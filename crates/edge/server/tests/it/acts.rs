@@ -107,6 +107,13 @@ pub const STORIES: &[(&str, Story)] = &[
         }
         .boxed()
     }),
+    ("evidence.epoch.enter", |world| {
+        async {
+            let open = by_platform(world, json!({"reason": "an example"}));
+            carry_out(world, "evidence.epoch.open", &open).send().await.ok();
+        }
+        .boxed()
+    }),
     // The last one: after it no model is called any more.
     ("billing.budget.exhaust", |world| {
         async {
@@ -228,6 +235,8 @@ pub const EXAMPLES: &[(&str, Prepare)] = &[
         }
         .boxed()
     }),
+    ("edge.backup.create", |world| async { by_platform(world, json!({})) }.boxed()),
+    ("evidence.epoch.open", |world| async { by_platform(world, json!({"reason": "an example"})) }.boxed()),
     ("access.tenant.create", |world| {
         async {
             by_platform(world, json!({"name": world.unused("example").replace(' ', "-"), "admin": "owner"}))

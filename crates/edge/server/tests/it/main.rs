@@ -2,9 +2,11 @@
 
 mod abuse;
 mod acts;
+mod backups;
 mod budgets;
 mod contract;
 mod desk;
+mod faults;
 mod hostile;
 mod life;
 mod models;

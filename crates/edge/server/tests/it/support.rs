@@ -58,6 +58,13 @@ impl World {
         World { running, admin, folder, names: AtomicU32::new(0), room: OnceCell::new() }
     }
 
+    /// A server on what is there, with the key that it had.
+    pub async fn again(config: Config, folder: TempDir, admin: String) -> World {
+        let running =
+            server::serve(config, Arc::new(SystemClock), Arc::new(SystemIds)).await.expect("it starts again");
+        World { running, admin, folder, names: AtomicU32::new(1000), room: OnceCell::new() }
+    }
+
     /// Ends the server and starts another in its folder.
     pub async fn restart(self) -> World {
         self.restart_with(|_| ()).await

@@ -5,6 +5,7 @@
 //! That split is what lets one transaction carry many changesets without savepoints.
 
 use super::entries;
+use super::epochs;
 use super::jobs;
 use super::ledger::{self, Staged};
 use super::log::{self, Log};
@@ -68,12 +69,19 @@ pub(super) struct Checked {
     completed: Option<Id>,
     /// What changes in the ledger; most changesets have nothing to do with it.
     ledger: Option<Box<Staged>>,
+    /// The epoch that the log is moved to, and the origin that it then has.
+    moved: Option<(u64, String)>,
 }
 
 impl Checked {
     /// Whether it enqueues work for somebody else than the committer.
     pub fn enqueues(&self) -> bool {
         self.jobs.iter().any(|job| !job.held)
+    }
+
+    /// Whether it moves a log to another epoch.
+    pub fn moves(&self) -> bool {
+        self.moved.is_some()
     }
 }
 
@@ -221,7 +229,11 @@ pub(super) fn check(
     let known = tenant(db, bench.tenants, &tenant_id)?;
     let newborn = match (known.is_some(), scope.genesis) {
         (true, false) => None,
-        (false, true) => Some(Log::empty(format!("{}/{tenant_id}/1", bench.home))),
+        // A log that is born after an epoch was opened is born in that one: one of the same name may have been lost.
+        (false, true) => {
+            let epoch = epochs::standing(db)?.epoch;
+            Some(Log::empty(format!("{}/{tenant_id}/{epoch}", bench.home)))
+        }
         (false, false) | (true, true) => return Err(CommitError::Log.into()),
     };
     if let Some((job, epoch)) = &scope.completed
@@ -242,10 +254,15 @@ pub(super) fn check(
         leaves: Vec::with_capacity(draft.facts.len()),
         completed: scope.completed.as_ref().map(|(job, _)| job.clone()),
         ledger: None,
+        moved: None,
         tenant: tenant_id,
         authority,
     };
     check_operations(db, &scope, draft.operations, &mut checked)?;
+    if let Some((epoch, _)) = checked.moved {
+        let origin = epochs::check(bench, &checked.tenant, epoch)?;
+        checked.moved = Some((epoch, origin));
+    }
     check_uniques(db, &checked)?;
     check_jobs(db, &checked)?;
     for outcome in &checked.outcomes {
@@ -326,6 +343,12 @@ fn check_operations(
                 may(scope, &scope.writes, kernel::ledger::WRITES_TRANSFER)?;
                 checked.ledger.get_or_insert_default().wanted.push(transfer);
             }
+            Operation::Epoch { epoch } => {
+                may(scope, &scope.writes, kernel::changeset::WRITES_EPOCH)?;
+                if checked.moved.replace((epoch, String::new())).is_some() {
+                    return Err(conflict("epoch", checked.tenant.as_str()));
+                }
+            }
         }
     }
     let written = checked.puts.iter().map(|(put, _)| (put.kind, &put.id));
@@ -388,10 +411,10 @@ fn check_facts(
 ) -> Result<(), Stop> {
     let db = bench.db;
     let state = bench.tenants.get(&checked.tenant);
-    let origin = match (&checked.newborn, state) {
-        (Some(log), _) => &log.origin,
-        (None, Some(state)) => &state.log.origin,
-        (None, None) => return Err(CommitError::Log.into()),
+    let origin = match (&checked.moved, &checked.newborn, state) {
+        (Some((_, origin)), ..) | (None, Some(Log { origin, .. }), _) => origin,
+        (None, None, Some(state)) => &state.log.origin,
+        (None, None, None) => return Err(CommitError::Log.into()),
     };
     if let Some(twice) = doubled(facts.iter().map(|fact| &fact.id)) {
         return Err(conflict("fact", twice.as_str()));
@@ -499,6 +522,9 @@ pub(super) fn write(bench: &mut Bench<'_>, checked: Checked) -> rusqlite::Result
     let state = tenant_loaded(bench.tenants, &checked.tenant)?;
     let streams_before = state.streams.len();
     state.streams.extend(checked.streams);
+    if let Some((epoch, origin)) = checked.moved {
+        epochs::write(db, &checked.tenant, &mut state.log, epoch, origin, checked.at_ms)?;
+    }
     *bench.streams += state.streams.len() - streams_before;
     for leaf in checked.leaves {
         if let Some(aside) = &leaf.aside {

@@ -47,6 +47,12 @@ impl Log {
             .optional()
     }
 
+    /// Goes on under another origin.
+    pub fn rename(&mut self, origin: String) {
+        self.origin = origin;
+        self.dirty = true;
+    }
+
     pub fn size(&self) -> u64 {
         self.frontier.size()
     }
@@ -100,7 +106,7 @@ impl Log {
         }
         db.prepare_cached(
             "INSERT INTO heads (tenant, origin, size, root, edge, batch_hash) VALUES (?, ?, ?, ?, ?, ?) \
-             ON CONFLICT (tenant) DO UPDATE SET size = excluded.size, root = excluded.root, edge = excluded.edge, \
+             ON CONFLICT (tenant) DO UPDATE SET origin = excluded.origin, size = excluded.size, root = excluded.root, edge = excluded.edge, \
              batch_hash = excluded.batch_hash",
         )?
         .execute(params![

@@ -18,22 +18,27 @@
 //! whoever opens it knows that every lease it finds is a dead process's, and ends it: after a crash, work goes on at once.
 
 mod apply;
+mod copy;
 mod entries;
+mod epochs;
 mod jobs;
 mod ledger;
 mod log;
+mod mark;
 #[cfg(test)]
 mod plans;
 mod reads;
 mod schema;
 mod writer;
 
+pub use copy::{AuditError, Audited, audit, copy, put_back};
+pub use mark::MarkError;
 pub use schema::OpenError;
 
 use crate::ledger::{Statement, TransferRow};
 use crate::{
-    CheckpointRow, Clock, CommitError, Committed, Engine, Head, Hints, IndexedRow, JobRow, KeptOutcome,
-    LeafRow, Pending, Range, ReadError, Row, Sequencing,
+    CheckpointRow, Clock, CommitError, Committed, Engine, EpochRow, Head, Hints, IndexedRow, JobRow,
+    KeptOutcome, LeafRow, Pending, Range, ReadError, Row, Sequencing, Standing,
 };
 use futures::FutureExt as _;
 use kernel::changeset::{Changeset, Operation};
@@ -58,6 +63,9 @@ pub const WAITING_PER_TENANT_MAX: usize = 1024;
 pub const PAGE_BYTES: u64 = 4096;
 /// Read-only connections.
 const READERS: usize = 4;
+
+/// Name of the database's file in its folder.
+pub const DATABASE: &str = "writ.db";
 
 /// How the embedded engine is opened.
 pub struct Options {
@@ -126,7 +134,7 @@ impl Sqlite {
             }
         }
         let lock = folder_lock(&options.folder)?;
-        let path = options.folder.join("writ.db");
+        let path = options.folder.join(DATABASE);
         let connection = schema::open_writer(&path, options.page_count_max)?;
         let readers =
             (0..READERS).map(|_| schema::open_reader(&path).map(Mutex::new)).collect::<Result<_, _>>()?;
@@ -148,6 +156,16 @@ impl Sqlite {
             hints: Hints { facts, jobs },
             _lock: lock,
         })
+    }
+
+    /// Compares the database with the mark in `path`, and keeps the mark from now on; see [`mark`]. `key` is the public key
+    /// of the installation's logs in hexadecimal. What does not fit is written down as [`Standing::put_back`].
+    ///
+    /// # Errors
+    /// If the mark cannot be read or written, or the writer has failed.
+    pub async fn mark_keep(&self, path: PathBuf, key: String) -> Result<(), MarkError> {
+        let asked = self.ask(|reply| writer::Request::Mark { path, key, reply });
+        asked.await.map_err(MarkError::Commit)?
     }
 
     fn read<T>(&self, read: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, ReadError> {
@@ -424,6 +442,18 @@ impl Engine for Sqlite {
         limit: usize,
     ) -> Pending<'a, Result<Option<Statement>, ReadError>> {
         async move { self.read(|db| ledger::statement(db, tenant, account, before, limit)) }.boxed()
+    }
+
+    fn standing(&self) -> Pending<'_, Result<Standing, ReadError>> {
+        async move { self.read(epochs::standing) }.boxed()
+    }
+
+    fn epochs<'a>(&'a self, tenant: &'a TenantId) -> Pending<'a, Result<Vec<EpochRow>, ReadError>> {
+        async move { self.read(|db| epochs::list(db, tenant)) }.boxed()
+    }
+
+    fn tenants_behind(&self) -> Pending<'_, Result<Vec<TenantId>, ReadError>> {
+        async move { self.read(epochs::behind) }.boxed()
     }
 
     fn holds_expire(&self, limit: usize) -> Pending<'_, Result<usize, CommitError>> {

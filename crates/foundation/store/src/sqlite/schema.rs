@@ -1,8 +1,14 @@
 //! Tables of the embedded engine, and how a database file is opened.
 //!
 //! Tenant is a column and the leading part of every key. `facts` and `tiles` are written once and never updated;
-//! triggers say so to anybody who opens the file with another tool. Changes to this schema are expand-only: a new
-//! version adds, and `user_version` counts.
+//! triggers say so to anybody who opens the file with another tool.
+//!
+//! How it changes: *expand*, then *contract*. A step adds (a table, a column with a default, an index) and fills what it
+//! adds from what is there; nothing that the version before reads is moved, renamed or dropped in the same step. What
+//! nobody reads any more is dropped by a step of a later release, when no version that reads it is supported. All steps
+//! that a file has yet to take, and the number `user_version` that counts them, are one transaction, so that a death in
+//! the middle leaves the file as it was. An older program refuses a newer file by its number. Each released version has
+//! a folder in `crates/edge/cli/tests/installations`, made by the program of that version, which today's opens in a test.
 //!
 //! A version is a promise that somebody may forget to keep: a column is added, the number stays, and the next start reads
 //! an old folder as if it were a new one. So the number is not believed. What the file itself says it is made of is
@@ -19,7 +25,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// What each version adds to the one before; the first makes the tables. A step that has been released is never edited.
-const STEPS: &[&str] = &[SCHEMA, LEDGER];
+const STEPS: &[&str] = &[SCHEMA, LEDGER, EPOCHS];
 
 /// Version of the schema, kept in `user_version`: how many steps it has taken.
 const VERSION: i64 = STEPS.len() as i64;
@@ -135,6 +141,23 @@ CREATE TRIGGER accounts_keep BEFORE DELETE ON accounts
   BEGIN SELECT RAISE(ABORT, 'accounts are never deleted'); END;
 ";
 
+/// What version 3 adds: which epoch the installation is in, how many checkpoints it has kept, whether it was put back,
+/// and where each log went from one epoch to another.
+const EPOCHS: &str = "
+CREATE TABLE standing (
+  only INTEGER PRIMARY KEY CHECK (only = 1),
+  epoch INTEGER NOT NULL, generation INTEGER NOT NULL, put_back TEXT
+) STRICT;
+INSERT INTO standing (only, epoch, generation) VALUES (1, 1, 0);
+CREATE TABLE epochs (
+  tenant TEXT NOT NULL, epoch INTEGER NOT NULL, previous TEXT NOT NULL, at_ms INTEGER NOT NULL,
+  size INTEGER NOT NULL, root BLOB NOT NULL,
+  PRIMARY KEY (tenant, epoch)
+) STRICT, WITHOUT ROWID;
+CREATE TRIGGER epochs_keep BEFORE DELETE ON epochs BEGIN SELECT RAISE(ABORT, 'epochs are never deleted'); END;
+CREATE TRIGGER epochs_fix BEFORE UPDATE ON epochs BEGIN SELECT RAISE(ABORT, 'epochs are never changed'); END;
+";
+
 /// Why a database file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -190,7 +213,7 @@ fn parts(connection: &Connection) -> rusqlite::Result<BTreeMap<String, String>> 
 }
 
 /// Refuses a database that this program would misread. Returns the steps that it has yet to take: all if it is empty.
-fn vetted(connection: &Connection) -> Result<&'static [&'static str], OpenError> {
+pub(super) fn vetted(connection: &Connection) -> Result<&'static [&'static str], OpenError> {
     let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     let taken = usize::try_from(version).ok().filter(|taken| *taken <= STEPS.len());
     let (taken, ahead) = STEPS.split_at(taken.ok_or(OpenError::Newer(version))?);
@@ -228,8 +251,11 @@ pub(super) fn open_writer(path: &Path, page_count_max: Option<u32>) -> Result<Co
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     if !ahead.is_empty() {
         let steps = ahead.concat();
-        connection
-            .execute_batch(&format!("BEGIN IMMEDIATE; {steps} PRAGMA user_version = {VERSION}; COMMIT;"))?;
+        connection.execute_batch(&format!("BEGIN IMMEDIATE; {steps} PRAGMA user_version = {VERSION};"))?;
+        // All steps and the number are one transaction: a death here leaves the old schema, whole.
+        crate::crash::point("schema.applied");
+        connection.execute_batch("COMMIT;")?;
+        crate::crash::point("schema.durable");
     }
     if let Some(pages) = page_count_max {
         connection.execute_batch(&format!("PRAGMA max_page_count = {pages};"))?;

@@ -1,6 +1,7 @@
 //! The writer thread: takes what is waiting, applies it in one transaction, answers after the one fsync.
 
 use super::apply::{self, Bench, Stop, Tenant};
+use super::mark::{Mark, MarkError};
 use super::reads::signed;
 use super::{BATCH_MAX, Options, Place, jobs, ledger, log};
 use crate::{CLAIM_MAX, Clock, CommitError, Committed, EXPIRE_MAX, SEQUENCE_MAX, Sequencing, crash};
@@ -10,6 +11,7 @@ use kernel::permit::{JobKind, Seal};
 use kernel::{Id, Lease, TenantId};
 use rusqlite::{Connection, ErrorCode, params};
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -28,6 +30,7 @@ pub(super) enum Request {
     Sequence { limit: usize, reply: Reply<usize> },
     Checkpoint { tenant: TenantId, checkpoint: Checkpoint, note: String, reply: Reply<bool> },
     Expire { limit: usize, reply: Reply<usize> },
+    Mark { path: PathBuf, key: String, reply: Reply<Result<(), MarkError>> },
 }
 
 /// A changeset on its way to the writer.
@@ -64,6 +67,8 @@ pub(super) struct Writer {
     served_last: String,
     facts_hint: watch::Sender<u64>,
     jobs_hint: watch::Sender<u64>,
+    /// What is told of every checkpoint before anybody else is.
+    mark: Option<Mark>,
     /// Why no more writes are taken: after an I/O error nobody knows what reached the disk.
     failed: Option<String>,
 }
@@ -73,6 +78,8 @@ pub(super) struct Writer {
 struct News {
     facts: bool,
     jobs: bool,
+    /// The installation's standing has changed.
+    standing: bool,
 }
 
 impl Writer {
@@ -94,6 +101,7 @@ impl Writer {
             served_last: String::new(),
             facts_hint,
             jobs_hint,
+            mark: None,
             failed: None,
         }
     }
@@ -177,6 +185,9 @@ impl Writer {
         match self.finish(done) {
             Ok(()) => {
                 crash::point("commit.durable");
+                if news.standing {
+                    self.mark_advance();
+                }
                 for answer in answers {
                     answer(None);
                 }
@@ -192,6 +203,17 @@ impl Writer {
                     answer(Some(repeat(&error)));
                 }
             }
+        }
+    }
+
+    /// Brings the mark up to what is durable, before anybody is told of it. A failure is said and made up by the next one:
+    /// a mark that lags behind sees less, and nothing wrongly.
+    fn mark_advance(&self) {
+        let advanced = self.mark.as_ref().map(|mark| mark.advance(&self.db));
+        match advanced {
+            None | Some(Ok(Ok(()))) => {}
+            Some(Ok(Err(error))) => tracing::error!(%error, "the high-water mark could not be moved on"),
+            Some(Err(error)) => tracing::error!(%error, "the high-water mark could not be moved on"),
         }
     }
 
@@ -278,11 +300,12 @@ impl Writer {
                     }
                     Err(Stop::Broken(error)) => return settled(answers, reply, Err(error)),
                 };
-                let jobs = checked.enqueues();
+                let (jobs, moves) = (checked.enqueues(), checked.moves());
                 let written = apply::write(&mut bench, checked);
                 if written.is_ok() {
                     news.facts = true;
                     news.jobs |= jobs;
+                    news.standing |= moves;
                 }
                 settled(answers, reply, written)
             }
@@ -304,12 +327,28 @@ impl Writer {
             }
             Request::Checkpoint { tenant, checkpoint, note, reply } => {
                 let kept = checkpoint_keep(&mut self.bench(), &tenant, &checkpoint, &note);
+                news.standing |= matches!(kept, Ok(true));
                 settled(answers, reply, kept)
             }
             Request::Expire { limit, reply } => {
                 let released = ledger::expire(&self.db, self.clock.now_ms(), limit.min(EXPIRE_MAX));
                 settled(answers, reply, released)
             }
+            Request::Mark { path, key, reply } => match Mark::begin(&self.db, path, key) {
+                Ok(Ok(mark)) => {
+                    self.mark = Some(mark);
+                    answers.push(answer(reply, Ok(Ok(()))));
+                    Ok(())
+                }
+                Ok(Err(error)) => {
+                    answers.push(answer(reply, Ok(Err(error))));
+                    Ok(())
+                }
+                Err(error) => {
+                    answers.push(answer(reply, Ok(Ok(()))));
+                    Err(error)
+                }
+            },
         }
     }
 }
@@ -365,6 +404,7 @@ fn checkpoint_keep(
         signed(size),
         note
     ])?;
+    db.prepare_cached("UPDATE standing SET generation = generation + 1")?.execute([])?;
     Ok(true)
 }
 
@@ -376,5 +416,6 @@ fn unanswered(request: Request) -> Answer {
         Request::Renew { reply, .. } => answer(reply, Ok(false)),
         Request::Sequence { reply, .. } | Request::Expire { reply, .. } => answer(reply, Ok(0)),
         Request::Checkpoint { reply, .. } => answer(reply, Ok(false)),
+        Request::Mark { reply, .. } => answer(reply, Ok(Ok(()))),
     }
 }

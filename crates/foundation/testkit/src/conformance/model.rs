@@ -102,7 +102,8 @@ impl Model {
                 Operation::JobCancel { .. }
                 | Operation::Blob { .. }
                 | Operation::Account(_)
-                | Operation::Transfer(_) => {}
+                | Operation::Transfer(_)
+                | Operation::Epoch { .. } => {}
             }
         }
         for (kind, name, key) in wanted.keys() {

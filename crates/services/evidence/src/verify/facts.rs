@@ -3,6 +3,7 @@
 use super::report::{Failure, Reason};
 use super::{SKEW_MS, fail};
 use crate::manifest::{Predicate, WHOLE_LOG};
+use crate::trust::earlier_epoch;
 use kernel::{Digest, fact, hex, merkle};
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -46,13 +47,21 @@ impl<'a> Facts<'a> {
             policies: BTreeSet::new(),
         };
         let mut newest_ms = i64::MIN;
+        let mut last_origin: Cow<'_, str> = Cow::Borrowed("");
         let mut last_policy: Cow<'_, str> = Cow::Borrowed("");
         let indices = predicate.ranges.iter().flat_map(|(from, to)| *from..*to);
         for (index, line) in indices.zip(Lines(bytes)) {
             let at = || format!("fact at index {index}");
             let Some(leaf) = fact::read(line) else { return fail(Reason::FactMalformed, at()) };
-            if leaf.origin != predicate.origin {
-                return fail(Reason::FactOrigin, at());
+            if leaf.origin != last_origin {
+                // A log that was moved to another epoch keeps its leaves: earlier epochs come first, and none comes back.
+                let onward = !earlier_epoch(&leaf.origin, &last_origin);
+                let of_this_log =
+                    leaf.origin == predicate.origin || earlier_epoch(&leaf.origin, &predicate.origin);
+                if !onward || !of_this_log {
+                    return fail(Reason::FactOrigin, at());
+                }
+                last_origin = leaf.origin;
             }
             if leaf.at_ms < newest_ms.saturating_sub(SKEW_MS)
                 || leaf.at_ms > predicate.created_at_ms.saturating_add(SKEW_MS)

@@ -28,6 +28,9 @@ pub(super) fn logs_signed(cases: &mut Cases) {
         ("from-the-future", Says { late_ms: 3_600_000 + 300_000 - 9, ..plain() }, TIME),
         ("other-origin", Says { origin: Some("writ.test/local/ten_b/1"), ..plain() }, ORIGIN_BAD),
         ("other-epoch", Says { origin: Some("writ.test/local/ten_acme/2"), ..plain() }, ORIGIN_BAD),
+        ("epoch-leading-zero", Says { origin: Some("writ.test/local/ten_acme/01"), ..plain() }, ORIGIN_BAD),
+        // Each other fact is of epoch 1, and epochs do not come back.
+        ("epoch-back", Says { origin: Some("writ.test/local/ten_acme/0"), ..plain() }, ORIGIN_BAD),
         ("policy-any-text", Says { policy: Some("not a digest \"\u{1}é".into()), ..plain() }, ""),
     ] {
         cases.add(&format!("log-{name}"), signed(says), Some(code).filter(|code| !code.is_empty()));

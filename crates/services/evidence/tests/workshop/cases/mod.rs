@@ -119,6 +119,7 @@ pub fn cases() -> Vec<Case> {
     logs::logs_signed(&mut cases);
     facts::side_files(&mut cases, &whole);
     trusts::helds(&mut cases, &log, &whole, &run);
+    trusts::epochs(&mut cases);
     fuzz::changes(&mut cases, &run);
     cases.rows
 }

@@ -148,3 +148,62 @@ pub(super) fn helds(cases: &mut Cases, log: &Log, whole: &[u8], run: &[u8]) {
         cases.held(&format!("held-{name}"), whole, note, Some("evidence.held_invalid"));
     }
 }
+
+/// A log that was put back and went on in another epoch, and checkpoints of either that somebody held.
+pub(super) fn epochs(cases: &mut Cases) {
+    const NEXT: &str = "writ.test/local/ten_acme/20251009080910";
+    let signing = ours();
+    let mut log = Log::new(ORIGIN);
+    for _ in 0..4 {
+        log.fact("run_1", Says::default());
+    }
+    let shared = log.checkpoint(&signing);
+    // What was put back and lost: two facts more, and a head of them that somebody took home.
+    let mut lost = log.clone();
+    lost.fact("run_1", Says::default());
+    lost.fact("run_1", Says::default());
+    let taken = lost.checkpoint(&signing);
+    log.origin = NEXT.to_owned();
+    log.notes.clear();
+    for n in 0..3 {
+        log.fact("run_1", Says { outcome: Some(json!({"n": n})), ..Says::default() });
+    }
+    let early = log.checkpoint(&signing);
+    log.fact("run_2", Says::default());
+    log.checkpoint(&signing);
+    let whole = bundle(&log.whole());
+    let run = bundle(&log.parts("run_2", &["run_2"], |_, stream| stream == "run_2"));
+    let mut both = ours().trust("writ.test", &[ORIGIN.to_owned(), NEXT.to_owned()]);
+    both.logs[0].until_ms = Some(START_MS + 50);
+    let mut only_next = both.clone();
+    only_next.logs.remove(0);
+    const APART: &str = "evidence.held_epoch";
+    cases.trusting("epoch-whole", &whole, &both, None);
+    cases.trusting("epoch-run", &run, &both, None);
+    cases.trusting("epoch-not-trusted", &whole, &trust(), Some("evidence.log_unknown"));
+    cases.trusting("epoch-alone", &whole, &only_next, None);
+    for (name, bundle, held, trust, expect) in [
+        ("shared", &whole, &shared, &both, None),
+        ("shared-run", &run, &shared, &both, Some(APART)),
+        ("lost", &whole, &taken, &both, Some(APART)),
+        ("lost-run", &run, &taken, &both, Some(APART)),
+        ("early", &whole, &early, &both, None),
+        ("shared-unknown", &whole, &shared, &only_next, Some("evidence.held_invalid")),
+    ] {
+        cases.trusting(&format!("epoch-held-{name}"), bundle, trust, expect);
+        cases.rows.last_mut().expect("a row").held = Some(held.clone());
+    }
+    // A bundle from before, and a head of the epoch after.
+    let before = bundle_of_before(&lost);
+    cases.trusting("epoch-before", &before, &both, None);
+    cases.rows.last_mut().expect("a row").trust = trust().to_json().into_bytes();
+    cases.trusting("epoch-before-held-after", &before, &both, Some(APART));
+    cases.rows.last_mut().expect("a row").held = Some(early);
+}
+
+fn bundle_of_before(lost: &Log) -> Vec<u8> {
+    let mut parts = lost.whole();
+    // Made while the earlier epoch was the log's.
+    parts.created_at_ms = START_MS + 40;
+    bundle(&parts)
+}
