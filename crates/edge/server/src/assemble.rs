@@ -98,6 +98,7 @@ pub fn domains(parts: &Parts) -> (Vec<Domain>, Evidence, notify::Deps) {
         custody: custody.clone(),
         private_hosts: config.private_hosts.clone().into(),
         webhook_call_ms: config.limits.webhook_call_ms,
+        facts: Arc::default(),
     };
     let mut domains = vec![
         access::domain(store, harness.cell().clone(), &harness.governor().role_tables()),
@@ -117,6 +118,8 @@ pub fn domains(parts: &Parts) -> (Vec<Domain>, Evidence, notify::Deps) {
         disclosure: Disclosure::of(domains.iter().flat_map(|domain| &domain.verbs)),
     });
     domains.push(evidence::domain(&evidence));
+    // Set once, here.
+    let _ = notify.facts.set(domains.iter().flat_map(|domain| domain.facts).copied().collect());
     (domains, evidence, notify)
 }
 

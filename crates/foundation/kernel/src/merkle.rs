@@ -397,4 +397,83 @@ mod tests {
         assert_eq!(multi_root(4, &[(4, [0; 32])], &[]), None);
         assert_eq!(multi_root(u64::MAX, &[(0, [0; 32])], &[]), None);
     }
+
+    /// Proofs as a stranger may send them: too long, of no tree, of a tree of another size, with numbers read from the
+    /// wrong end. Each is a no.
+    #[test]
+    fn g05_what_is_no_proof_proves_nothing() {
+        let all = leaves(40);
+        let size = 37u64;
+        let (root, leaf) = (mth(&all[..37]), all[5]);
+        let good = inclusion(size, 5, &mut nodes(&all)).unwrap();
+        assert!(inclusion_verify(size, 5, &leaf, &good, &root));
+        for extra in [1, 58, 59, 64, 65, 1000] {
+            let longer = [good.clone(), vec![[0; 32]; extra]].concat();
+            assert!(!inclusion_verify(size, 5, &leaf, &longer, &root), "{extra} hashes more");
+            assert!(!consistency_verify(5, &mth(&all[..5]), size, &root, &longer));
+            assert_eq!(multi_root(size, &[(5, leaf)], &longer), None);
+        }
+        for (size, index) in [
+            (0, 0),
+            (0, u64::MAX),
+            (size, size),
+            (size, u64::MAX),
+            (5, 5),
+            (u64::MAX, 5),
+            (size.swap_bytes(), 5),
+            (size, 5u64.swap_bytes()),
+            (size.swap_bytes(), 5u64.swap_bytes()),
+            (size, 4),
+        ] {
+            assert!(!inclusion_verify(size, index, &leaf, &good, &root), "{index} of {size}");
+            let multi = multi_root(size, &[(index, leaf)], &good);
+            assert!(multi.is_none_or(|other| other != root), "{index} of {size}");
+        }
+        let of = |old: u64| mth(&all[..old as usize]);
+        let proof = consistency(5, size, &mut nodes(&all)).unwrap();
+        assert!(consistency_verify(5, &of(5), size, &root, &proof));
+        for (old, new) in [
+            (size, 5),
+            (0, size),
+            (5, 0),
+            (0, 0),
+            (5, u64::MAX),
+            (u64::MAX, u64::MAX),
+            (5u64.swap_bytes(), size.swap_bytes()),
+            (5, size.swap_bytes()),
+            (6, size),
+        ] {
+            assert!(!consistency_verify(old, &of(5), new, &root, &proof), "{old} of {new}");
+        }
+        let turned: Vec<Digest> = proof.iter().rev().copied().collect();
+        assert!(!consistency_verify(5, &of(5), size, &root, &turned));
+        assert_eq!(multi_root(size, &[(5, leaf), (4, leaf)], &[]), None, "out of order");
+        let every: Vec<(u64, Digest)> = (0..65).map(|index| (index, leaf)).collect();
+        assert_eq!(multi_root(size, &every, &[]), None, "more leaves than the tree has");
+        assert_eq!(multi_root(0, &[], &[[0; 32]]), None);
+    }
+
+    proptest::proptest! {
+        /// Whatever numbers and hashes there are, the answer is no, and it is an answer.
+        #[test]
+        fn g05_no_proof_that_is_made_up_is_believed_and_none_panics(
+            size in proptest::prop_oneof![0u64..70, proptest::num::u64::ANY],
+            other in proptest::prop_oneof![0u64..70, proptest::num::u64::ANY],
+            indices in proptest::collection::vec(proptest::prop_oneof![0u64..70, proptest::num::u64::ANY], 0..5),
+            proof in proptest::collection::vec(proptest::array::uniform32(1u8..), 0..130),
+            root in proptest::array::uniform32(1u8..),
+        ) {
+            let leaf = leaf_hash(b"a leaf");
+            for index in indices.iter().chain([&other]) {
+                proptest::prop_assert!(!inclusion_verify(size, *index, &leaf, &proof, &root));
+            }
+            if size != other {
+                proptest::prop_assert!(!consistency_verify(size, &leaf, other, &root, &proof));
+            }
+            let shown: Vec<(u64, Digest)> = indices.iter().map(|index| (*index, leaf)).collect();
+            let led_to = multi_root(size, &shown, &proof);
+            // With no leaf shown and one hash, a proof is its own root: it proves nothing about any leaf.
+            proptest::prop_assert!(shown.is_empty() || led_to != Some(root));
+        }
+    }
 }

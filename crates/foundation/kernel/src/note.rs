@@ -285,4 +285,39 @@ mod tests {
             assert!(VerifierKey::parse(bad).is_err(), "{bad}");
         }
     }
+
+    /// A root, a signature and a key each have one spelling.
+    #[test]
+    fn g05_only_the_canonical_base64_is_read() {
+        let (name, root) = ("writ.test/local/ten_a/1", BASE64.encode([1; 32]));
+        // The last letter before the padding carries two bits that stand for nothing.
+        let spilled = root.replace("E=", "F=");
+        assert_ne!(spilled, root);
+        for spelt in [
+            spilled,
+            root.trim_end_matches('=').to_owned(),
+            format!("{root}="),
+            format!("{root} "),
+            root.replace('A', "-"),
+            crate::hex::encode(&[1; 32]),
+        ] {
+            let note = sign(&format!("{name}\n3\n{spelt}\n"), name, &key()).unwrap();
+            assert_eq!(Checkpoint::open(&note, &verifier()), Err(NoteError::NotACheckpoint), "{spelt}");
+        }
+        let note = checkpoint().sign(&key()).unwrap();
+        let signature = note.trim_end().rsplit(' ').next().unwrap();
+        for spelt in [
+            signature.trim_end_matches('=').to_owned(),
+            format!("{signature}="),
+            signature.replace(['+', '/'], "-"),
+            format!("{}=", &signature[..signature.len() - 1]),
+            String::new(),
+            "====".into(),
+        ] {
+            if spelt != signature {
+                let bent = note.replace(signature, &spelt);
+                assert!(Checkpoint::open(&bent, &verifier()).is_err(), "{spelt}");
+            }
+        }
+    }
 }

@@ -15,6 +15,9 @@ use store::{
 
 /// What is different about a store. Each method is handed the real engine, and by default asks it.
 pub trait Hook: Send + Sync + 'static {
+    /// Hears of a record that is read, and by which way of reading.
+    fn reads(&self, _way: &'static str) {}
+
     /// Commits.
     fn commit<'a>(
         &'a self,
@@ -80,6 +83,7 @@ impl<H: Hook> Engine for Around<H> {
         kind: &'a str,
         id: &'a Id,
     ) -> Pending<'a, Result<Option<Row>, ReadError>> {
+        self.hook.reads("record");
         self.inner.record(tenant, kind, id)
     }
 
@@ -108,6 +112,7 @@ impl<H: Hook> Engine for Around<H> {
         name: &'a str,
         key: &'a [u8],
     ) -> Pending<'a, Result<Option<(TenantId, Row)>, ReadError>> {
+        self.hook.reads("record_unique_anywhere");
         self.inner.record_unique_anywhere(kind, name, key)
     }
 

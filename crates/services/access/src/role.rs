@@ -231,7 +231,9 @@ pub fn verbs(tables: &Tables) -> Vec<Verb> {
                         set_by: stamp.ctx.principal.id.clone(),
                         retired_at_ms: None,
                     };
-                    if view.get::<RoleDoc>(&doc.id).await?.is_some() {
+                    // People read a role's name and not where it came from.
+                    let built_in = rights::role_kind(name::of(&doc.id)).is_some();
+                    if built_in || view.get::<RoleDoc>(&doc.id).await?.is_some() {
                         return Err(Fault::conflict("access.name_taken", "a role of this name exists"));
                     }
                     let mut plan = Plan { draft: stamp.draft(), outcome: shown(&doc) };

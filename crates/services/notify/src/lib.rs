@@ -14,7 +14,7 @@ use act::{Domain, Param, Route};
 use custody::Custody;
 use egress::Egress;
 use harness::Harness;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// What this domain uses.
 #[derive(Clone)]
@@ -29,6 +29,9 @@ pub struct Deps {
     pub private_hosts: Arc<[String]>,
     /// How long a webhook's target may take for one delivery, milliseconds.
     pub webhook_call_ms: u64,
+    /// Kinds of all facts that any domain states, set once when the domains are put together. A filter names some of
+    /// them; until they are known none can be named.
+    pub facts: Arc<OnceLock<Vec<&'static str>>>,
 }
 
 impl Deps {

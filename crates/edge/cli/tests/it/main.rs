@@ -1,6 +1,7 @@
 //! The binary as its users meet it: a demo from the first line to the last, exit codes
 //! against a running server, and servers that die.
 
+mod again;
 mod artifact;
 mod backup;
 mod codes;

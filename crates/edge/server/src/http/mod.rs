@@ -18,6 +18,7 @@
 //! What it does not look at: `X-Forwarded-*` and its kin (nothing here depends on an address), method overrides, cookies,
 //! credentials in a query. It sends no CORS headers: no web page of another origin may read anything here.
 
+mod cursor;
 pub mod etag;
 pub mod guard;
 pub mod identify;
@@ -36,7 +37,7 @@ use crate::tasks::Tasks;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::header::{ALLOW, HeaderName};
+use axum::http::header::{ALLOW, CONNECTION, HeaderName, UPGRADE};
 use axum::http::{HeaderMap, HeaderValue, Method};
 use axum::response::Response;
 use futures::FutureExt as _;
@@ -96,6 +97,7 @@ pub async fn answer(app: Arc<App>, router: Router, mut request: Request) -> Resp
     let id = RequestId::of(&app, request.headers());
     request.extensions_mut().insert(id.clone());
     let method = method_name(request.method());
+    let upgrades = request.headers().contains_key(UPGRADE);
     // The path is not among the fields: its parameters are arguments. The route is, once it is found.
     let span = tracing::info_span!(
         "request",
@@ -128,7 +130,12 @@ pub async fn answer(app: Arc<App>, router: Router, mut request: Request) -> Resp
                 }
             },
         };
-        let response = finish(&app, &id, response);
+        let mut response = finish(&app, &id, response);
+        if upgrades {
+            // There is nothing to upgrade to. Whoever asked may take what follows for another protocol, and somebody between
+            // us for a second request: nobody looks at it.
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         tracing::debug!(status = response.status().as_u16(), "answered");
         response
     }

@@ -20,7 +20,7 @@ use super::problem::{Problem, Refusal};
 use super::rate::Standing;
 use super::refused::{Asker, Source};
 use super::request_id::RequestId;
-use super::{App, refuse, stream};
+use super::{App, cursor, refuse, stream};
 use crate::tasks::TaskError;
 use access::rights::{Reach, reach};
 use act::{Auth, Call, Class, Ctx, Fault, Method, QueryCtx, Receive, Route};
@@ -160,7 +160,9 @@ async fn carry_out(
                     input::bodiless(&parts.headers)?;
                     let seen = etag::if_none_match(&parts.headers)?.filter(|_| row.tagged);
                     readable(&ctx, permission)?;
+                    let params = cursor::opened(&ctx.tenant, route, params)?;
                     let (value, first) = read(app, &ctx, query, &params).await?;
+                    let value = cursor::sealed(&ctx.tenant, route, &params, value);
                     let mut response = shown(&value);
                     if let Some(first) = first.filter(|_| row.tagged) {
                         let tag = etag::tag(first.rev, value.to_string().as_bytes());

@@ -266,3 +266,66 @@ async fn d13_errors_say_nothing_about_the_inside() {
     }
     world.running.shutdown().await;
 }
+
+/// E12: nothing that is sent is a file of ours. A form with files is refused by every act there is, and a text in place of
+/// a file's content is that text, whatever path it looks like.
+#[tokio::test]
+async fn e12_no_body_makes_this_server_read_a_file() {
+    let world = World::start().await;
+    let file = world.folder.path().join("bait");
+    std::fs::write(&file, format!("name: bait\nmanifest: {CANARY}\n")).unwrap();
+    let path = file.to_str().unwrap();
+    let form = format!(
+        "--x\r\nContent-Disposition: form-data; name=\"yaml\"; filename=\"{path}\"\r\n\r\n{CANARY}\r\n--x--\r\n"
+    );
+    let routes = world.house().domains.iter().flat_map(|domain| &domain.routes);
+    for route in routes.filter(|route| matches!(route.call, Call::Verb(_))) {
+        let names = path_params(route.path);
+        let at =
+            names.iter().fold(route.path.to_owned(), |at, name| at.replace(&format!("{{{name}}}"), "run_0"));
+        for content_type in ["multipart/form-data; boundary=x", "application/octet-stream", "text/uri-list"] {
+            let ask = world.ask(route.method, &at).key(&world.admin).body(content_type, form.as_bytes());
+            ask.send().await.refused(415, "edge.content_type_refused");
+        }
+    }
+    // Where the content of a file is an argument, its name is not.
+    let contents = ["yaml", "manifest", "bundle_base64", "public_key", "value"];
+    let mut tried = 0;
+    for (act, prepare) in EXAMPLES {
+        let Some(route) = route_of(&world, act) else { continue };
+        if ["governor.approval", "notify."].iter().any(|dear| act.starts_with(dear)) {
+            continue;
+        }
+        let example = prepare(&world).await;
+        for name in contents.iter().filter(|name| example.args.get(**name).is_some()) {
+            for claimed in [
+                json!(path),
+                json!(format!("file://{path}")),
+                json!(format!("@{path}")),
+                json!(format!("!include {path}")),
+                json!({"filepath": path, "originalFilename": "a.yaml", "mimetype": "text/yaml", "size": 1}),
+                json!({"path": path}),
+                json!([{"file": path}]),
+            ] {
+                let mut args = example.args.clone();
+                args[*name] = claimed.clone();
+                let (at, body) = split(route.path, &args);
+                let ask = world.ask(route.method, &at).key(&example.key).json(&body);
+                let answer = ask.header("Writ-Tenant", example.tenant.as_str()).send().await;
+                assert!(!answer.text().contains(CANARY), "{act} {claimed}: {}", answer.text());
+                // A secret's value may be any text; it is that text and not what lies there.
+                let text_of_a_secret = *name == "value" && claimed.is_string();
+                assert!(
+                    text_of_a_secret || (400..500).contains(&answer.status),
+                    "{act} {claimed}: {}",
+                    answer.text()
+                );
+                tried += 1;
+            }
+        }
+    }
+    assert!(tried >= 7 * contents.len(), "each of them is an argument of some act: {tried}");
+    let log = format!("{:?}", world.leaves(&world.tenant(), 0).await);
+    assert!(!log.contains(CANARY));
+    world.running.shutdown().await;
+}

@@ -12,7 +12,8 @@ use server::config::SequencingMode;
 use std::sync::Arc;
 use store::SystemClock;
 
-const WEBHOOK_SECRET: &str = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
+/// The secret that deliveries are signed with.
+pub const WEBHOOK_SECRET: &str = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
 /// A workflow whose only step fails for good.
 const FAILS: &str = "
 name: fails
@@ -105,6 +106,11 @@ impl Room {
 }
 
 impl Desk<'_> {
+    /// The path that deliveries come to.
+    pub fn hook(&self) -> &str {
+        self.hook
+    }
+
     /// Starts a run by hand; returns its id.
     pub async fn start(&self, workflow: &str, event: Value) -> String {
         let start = json!({"workflow": workflow, "event": event});

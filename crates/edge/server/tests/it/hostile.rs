@@ -248,7 +248,7 @@ async fn a15_keys_are_read_from_one_place() {
 }
 
 #[tokio::test]
-async fn an_idempotency_key_makes_an_act_once_only() {
+async fn g06_an_idempotency_key_makes_an_act_once_only() {
     let world = World::start().await;
     let (_, second) = world.principal("second admin", &["tenant_admin"]).await;
     let ask = |name: &str| create(&world).json(&json!({"name": name, "kind": "person", "roles": []}));
@@ -262,6 +262,26 @@ async fn an_idempotency_key_makes_an_act_once_only() {
     let other = world.ask(Method::Post, "/v1/principals").key(&second).header("Idempotency-Key", "k1");
     let other = other.json(&json!({"name": "thrice", "kind": "person", "roles": []})).send().await.ok();
     assert_ne!(other, first.json());
+    // So is one in another tenant, and one of another act. However much later: there is no time after which it is forgotten.
+    let elsewhere = world.second_tenant().await;
+    let there = world.ask(Method::Post, "/v1/principals").key(&world.admin);
+    let there = there.header("Writ-Tenant", elsewhere.as_str()).header("Idempotency-Key", "k1");
+    let there = there.json(&json!({"name": "once", "kind": "person", "roles": []})).send().await.ok();
+    assert_ne!(there, first.json());
+    let workspace = json!({"name": "once", "environment": "staging"});
+    let route = world.admin(Method::Post, "/v1/workspaces").json(&workspace).header("Idempotency-Key", "k1");
+    assert_eq!(route.send().await.ok()["name"], "once");
+    // Arguments are compared as what they say: another order of members is the same, another value of any is not.
+    let same = create(&world).body("application/json", br#"{"roles":[],  "kind":"person","name":"once"}"#);
+    assert_eq!(same.header("Idempotency-Key", "k1").send().await.body, first.body);
+    for other in [
+        json!({"name": "once", "kind": "service", "roles": []}),
+        json!({"name": "once", "kind": "person", "roles": ["auditor"]}),
+        json!({"name": "Once", "kind": "person", "roles": []}),
+    ] {
+        let answer = create(&world).json(&other).header("Idempotency-Key", "k1").send().await;
+        answer.refused(409, "idempotency.mismatch");
+    }
     for wrong in ["", "a b", "\u{e9}", &"k".repeat(129)] {
         ask("once").header("Idempotency-Key", wrong).send().await.refused(400, "edge.header_refused");
     }
@@ -442,5 +462,43 @@ async fn the_edges_own_rows() {
     assert!(metrics.text().contains("writ_requests_total{status=\"2xx\"}"), "{}", metrics.text());
     let (_, tenant_admin) = world.principal("tenant admin", &["tenant_admin"]).await;
     world.ask(Method::Get, "/metrics").key(&tenant_admin).send().await.refused(403, "access.read_denied");
+    world.running.shutdown().await;
+}
+
+/// A request that asks for another protocol, with a second request behind it that somebody between us may have passed on
+/// unread: there is no other protocol, and nobody looks at the second.
+#[tokio::test]
+async fn d02_what_stands_behind_an_upgrade_is_never_looked_at() {
+    let world = World::start().await;
+    let before = world.size(&world.tenant()).await;
+    let body = json!({"name": "smuggled", "kind": "person", "roles": ["tenant_admin"]}).to_string();
+    let second = format!(
+        "POST /v1/principals HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\nWrit-Tenant: {}\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        world.admin,
+        world.tenant(),
+        body.len()
+    );
+    for upgrade in ["x", "websocket", "h2c", "TLS/1.0", "HTTP/2.0, websocket", ""] {
+        for (connection, status) in [("Upgrade", 200), ("keep-alive, Upgrade", 200), ("upgrade, close", 200)]
+        {
+            let first = format!(
+                "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: {connection}\r\nUpgrade: {upgrade}\r\n\
+                 Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n{second}"
+            );
+            let answer = exchange(world.running.addr, first.as_bytes()).await;
+            assert_eq!(answer.status, status, "{upgrade}: {}", answer.text());
+            assert!(!answer.text().contains("HTTP/1.1"), "{upgrade}: two answers: {}", answer.text());
+            assert_eq!(answer.header("connection"), Some("close"), "{upgrade}");
+        }
+    }
+    assert_eq!(world.size(&world.tenant()).await, before, "nothing was done");
+    // Whoever asks plainly keeps the connection.
+    let plain = format!(
+        "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n{}",
+        second.replace("\r\nHost", "\r\nConnection: close\r\nHost")
+    );
+    let answer = exchange(world.running.addr, plain.as_bytes()).await;
+    assert!(answer.text().contains("HTTP/1.1 200"), "{}", answer.text());
     world.running.shutdown().await;
 }

@@ -343,11 +343,15 @@ async fn what_is_no_click_changes_nothing_and_is_counted_once() {
 }
 
 #[tokio::test]
-async fn whoever_is_not_linked_decides_nothing_and_learns_how() {
+async fn a08_whoever_is_not_linked_decides_nothing_whatever_their_name() {
     let world = World::start().await;
     let room = Room::open(&world).await;
     let (_, key) = room.world.principal("eve", &["approver"]).await;
     let (_, other) = room.world.principal("fay", &["approver"]).await;
+    // People whom this installation and Slack call by the same name, or by the id, are not one for that.
+    for name in ["u0eve", "T0ACME U0EVE", "u0eve@acme.example"] {
+        room.world.principal(name, &["approver", "tenant_admin"]).await;
+    }
     let approval = room.asked("waits").await;
     let code = room.code(&approval, "U0EVE").await;
     assert_eq!(room.status(&approval).await, "pending");

@@ -6,8 +6,8 @@ use kernel::{TenantId, hex, sha256};
 use serde_json::{Value, json};
 use server::{Config, House, Running};
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 use store::SystemClock;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -50,10 +50,20 @@ impl World {
 
     /// A server on a clock of the test's.
     pub async fn start_at(clock: Arc<dyn Clock>, change: impl FnOnce(&mut Config)) -> World {
+        World::start_observed(clock, None, change).await
+    }
+
+    /// A server that tells a collector what the tap of this outlet hears.
+    pub async fn start_observed(
+        clock: Arc<dyn Clock>,
+        outlet: Option<server::telemetry::Outlet>,
+        change: impl FnOnce(&mut Config),
+    ) -> World {
         let folder = testkit::folder::fresh();
         let mut config = config(&folder);
         change(&mut config);
-        let running = server::serve(config, clock, Arc::new(SystemIds)).await.expect("the server starts");
+        let running = server::serve_observed(config, clock, Arc::new(SystemIds), outlet);
+        let running = running.await.expect("the server starts");
         let admin = running.admin_key.clone().expect("the first start makes a key");
         World { running, admin, folder, names: AtomicU32::new(0), room: OnceCell::new() }
     }
@@ -229,6 +239,9 @@ impl Ask {
     }
 }
 
+/// Every answer as it came, where a test wants to look through all of them.
+pub static ANSWERED: OnceLock<Mutex<Vec<u8>>> = OnceLock::new();
+
 /// Sends bytes as they are and reads until the server closes.
 pub async fn exchange(addr: SocketAddr, bytes: &[u8]) -> Answer {
     let mut stream = TcpStream::connect(addr).await.unwrap();
@@ -236,6 +249,9 @@ pub async fn exchange(addr: SocketAddr, bytes: &[u8]) -> Answer {
     let _ = stream.write_all(bytes).await;
     let mut read = Vec::new();
     let _ = stream.read_to_end(&mut read).await;
+    if let Some(answered) = ANSWERED.get() {
+        answered.lock().unwrap().extend_from_slice(&read);
+    }
     Answer::parse(&read)
 }
 

@@ -30,7 +30,7 @@ fn body_for(ask: Ask, route: &Route) -> Ask {
 }
 
 #[tokio::test]
-async fn every_route_refuses_whoever_is_unknown() {
+async fn h10_every_route_refuses_whoever_is_unknown() {
     let world = World::start().await;
     let open: BTreeSet<&str> =
         OPEN_ROUTES.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).collect();

@@ -545,6 +545,8 @@ async fn e14_what_no_webhook_may_be() {
         (with("secret", json!("whsec_c2hvcnQ=")), "webhook.invalid"),
         (with("secret", json!(7)), "request.invalid"),
         (with("kinds", json!(["*"])), "webhook.invalid"),
+        (with("kinds", json!(["flows.run.finishd"])), "webhook.invalid"),
+        (with("kinds", json!(["flows.*", "flow.*"])), "webhook.invalid"),
         (with("note", json!("two\nlines")), "webhook.invalid"),
         (with("after", json!(1_000_000)), "webhook.invalid"),
         (with("more", json!(1)), "request.invalid"),

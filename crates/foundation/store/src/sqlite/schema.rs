@@ -241,11 +241,12 @@ pub(super) fn open_writer(path: &Path, page_count_max: Option<u32>) -> Result<Co
     }
     let connection = Connection::open(path)?;
     let ahead = vetted(&connection)?;
+    // Recursive triggers, because without them a row that REPLACE takes away is not asked for by the triggers that keep it.
     // WAL with synchronous=FULL: each transaction is durable when COMMIT returns, at one fsync per group of callers.
     connection.execute_batch(
         "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; \
          PRAGMA wal_autocheckpoint = 4000; PRAGMA cache_size = -65536; PRAGMA temp_store = MEMORY; \
-         PRAGMA trusted_schema = OFF; PRAGMA busy_timeout = 5000;",
+         PRAGMA trusted_schema = OFF; PRAGMA busy_timeout = 5000; PRAGMA recursive_triggers = ON;",
     )?;
     connection.execute_batch(&format!("PRAGMA journal_size_limit = {WAL_BYTES_KEPT};"))?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
@@ -305,13 +306,15 @@ mod tests {
     }
 
     #[test]
-    fn a_row_of_the_ledger_is_neither_changed_nor_deleted() {
+    fn g10_the_writers_own_connection_changes_no_history() {
         let folder = tempfile::tempdir().unwrap();
         let db = open_writer(&folder.path().join("writ.db"), None).unwrap();
         db.execute_batch(
             "INSERT INTO transfers (tenant, id, kind, debit, credit, unit, amount, reference, at_ms)
                VALUES ('ten_a', 'xfr_1', 'posted', 'acc_a', 'acc_b', 'USD', 5, 'cal_1', 1);
-             INSERT INTO accounts VALUES ('ten_a', 'acc_a', 'test.purse', 'USD', NULL, NULL, 0, 5, 0, 0, 0);",
+             INSERT INTO accounts VALUES ('ten_a', 'acc_a', 'test.purse', 'USD', NULL, NULL, 0, 5, 0, 0, 0);
+             INSERT INTO facts VALUES ('ten_a', 0, 'run_a', 1, x'00', x'01');
+             INSERT INTO tiles VALUES ('ten_a', 0, 0, x'00');",
         )
         .unwrap();
         for sql in [
@@ -321,6 +324,16 @@ mod tests {
             "UPDATE accounts SET debits_posted = -1",
             "INSERT INTO transfers (tenant, id, kind, debit, credit, unit, amount, reference, at_ms)
                VALUES ('ten_a', 'xfr_1', 'posted', 'acc_a', 'acc_b', 'USD', 5, 'cal_1', 1)",
+            "REPLACE INTO transfers (tenant, id, kind, debit, credit, unit, amount, reference, at_ms)
+               VALUES ('ten_a', 'xfr_1', 'posted', 'acc_a', 'acc_b', 'USD', 6, 'cal_1', 1)",
+            "REPLACE INTO accounts VALUES ('ten_a', 'acc_a', 'test.purse', 'USD', NULL, NULL, 0, 0, 0, 0, 0)",
+            "UPDATE facts SET leaf = x'02'",
+            "DELETE FROM facts",
+            "REPLACE INTO facts VALUES ('ten_a', 0, 'run_a', 1, x'00', x'02')",
+            "REPLACE INTO facts VALUES ('ten_a', 1, 'run_a', 1, x'00', x'02')",
+            "UPDATE tiles SET hashes = x'02'",
+            "DELETE FROM tiles",
+            "REPLACE INTO tiles VALUES ('ten_a', 0, 0, x'02')",
         ] {
             assert!(db.execute(sql, []).is_err(), "{sql}");
         }

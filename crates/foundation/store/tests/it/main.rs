@@ -1,5 +1,7 @@
 //! What can be asked of the embedded engine alone. What every engine must do is in `testkit::conformance`.
 
+mod abuse;
+
 use kernel::changeset::{Changeset, Draft, NewJob, Operation, Put};
 use kernel::permit::{Authority, Grant, JobKind, Mint, Permit, permit_pair};
 use kernel::{Fact, Id, TenantId};
@@ -45,9 +47,13 @@ fn tenant(name: &str) -> TenantId {
 
 impl Bed {
     async fn start() -> Bed {
+        Bed::start_as(Sequencing::Immediate).await
+    }
+
+    async fn start_as(sequencing: Sequencing) -> Bed {
         let folder = tempfile::tempdir().unwrap();
         let (mint, options) = options(folder.path());
-        let store = Store::new(Sqlite::open(options).unwrap());
+        let store = Store::new(Sqlite::open(Options { sequencing, ..options }).unwrap());
         let bed = Bed { folder, store, mint, facts: AtomicU64::new(0) };
         for name in ["a", "b"] {
             let genesis = Changeset::genesis(tenant(name), bed.authority(), bed.draft(vec![])).unwrap();
@@ -149,7 +155,7 @@ async fn a_flood_is_refused_to_its_cause_alone() {
 }
 
 #[tokio::test]
-async fn a_folder_has_one_process() {
+async fn g03_a_folder_has_one_process() {
     let bed = Bed::start().await;
     let (_mint, second) = options(bed.folder.path());
     assert!(matches!(Sqlite::open(second), Err(OpenError::InUse)));
@@ -247,27 +253,6 @@ async fn leases_of_a_dead_process_are_over() {
     again.sort();
     // What was never claimed keeps its time.
     assert_eq!(again, [("job_claimed".to_owned(), 2, 2), ("job_held".to_owned(), 2, 2)]);
-}
-
-/// Whoever opens the file with another tool is stopped from rewriting history by accident.
-#[tokio::test]
-async fn history_resists_other_tools() {
-    let bed = Bed::start().await;
-    for _ in 0..256 {
-        let draft = bed.draft(vec![]);
-        let permit = bed.permit("a", &[]);
-        bed.store.commit(Changeset::under(vec![permit], draft).unwrap()).await.unwrap();
-    }
-    let beside = bed.beside();
-    for sql in [
-        "DELETE FROM facts WHERE n = 0",
-        "UPDATE facts SET leaf = x'00' WHERE n = 0",
-        "DELETE FROM tiles",
-        "UPDATE tiles SET hashes = x'00'",
-    ] {
-        let error = beside.execute_batch(sql).unwrap_err().to_string();
-        assert!(error.contains("never"), "{sql}: {error}");
-    }
 }
 
 /// A stored value that somebody damaged is that tenant's trouble: others in the same batch commit.

@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_a_known_key_signed_opens() {
+    fn f07_only_what_a_known_key_signed_opens() {
         let keys = BTreeMap::from([("a".to_owned(), key(1).verifying_key())]);
         let good = sealed(Kind::Connector, b"{\"name\":\"m\"}", 1, "a");
         let opened = open(&good, &keys).unwrap();

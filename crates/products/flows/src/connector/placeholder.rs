@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_cannot_leave_its_path_segment() {
+    fn i10_a_value_cannot_leave_its_path_segment() {
         let params = params();
         let values = Values { params: &params, marker: "[ref:x]" };
         for (path, expected) in [

@@ -7,7 +7,7 @@ use act::{Class, Fault};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use ed25519_dalek::{Signer as _, SigningKey};
-use flows::artifact::{Kind, key, seal};
+use flows::artifact::{ARTIFACT_BYTES_MAX, Kind, key, seal};
 use flows::connector::manifest;
 use flows::run::Outcome;
 use harness::Done;
@@ -21,6 +21,14 @@ fn sealed(text: &str, seed: u8) -> String {
     let signing = SigningKey::from_bytes(&[seed; 32]);
     let payload = manifest::parse(text).unwrap().canonical().unwrap();
     seal(Kind::Connector, &payload, &key::id(&signing.verifying_key()), |message| {
+        signing.sign(message).to_bytes()
+    })
+}
+
+/// Bytes that nobody parsed, signed.
+fn seal_of(payload: &[u8], seed: u8) -> String {
+    let signing = SigningKey::from_bytes(&[seed; 32]);
+    seal(Kind::Connector, payload, &key::id(&signing.verifying_key()), |message| {
         signing.sign(message).to_bytes()
     })
 }
@@ -48,7 +56,7 @@ async fn register(house: &House, seed: u8) -> Value {
 }
 
 #[tokio::test]
-async fn what_is_signed_is_believed_for_its_signature_alone() {
+async fn f07_what_is_signed_is_believed_for_its_signature_alone() {
     let house = House::empty(1).await;
     let signed = sealed(&text("2"), 1);
     assert_eq!(code(&house, &signed).await, "artifact.key_unknown");
@@ -75,6 +83,22 @@ async fn what_is_signed_is_believed_for_its_signature_alone() {
     ] {
         assert_eq!(code(&house, &text).await, expected, "{what}");
     }
+    // One that is too large, signed by the very key that is trusted, or plain: refused before any of it is kept.
+    let large = format!("{}# {}\n", text("2"), "x".repeat(ARTIFACT_BYTES_MAX));
+    for (what, text) in [("plain", large.clone()), ("signed", seal_of(large.as_bytes(), 1))] {
+        for (by, args) in [
+            ("flows.artifact.publish", json!({"manifest": text})),
+            (
+                "flows.connector.install",
+                json!({"name": "x", "manifest": text, "base_url": "https://x.example"}),
+            ),
+        ] {
+            let fault = act(&house, by, args).await.unwrap_err();
+            assert!(matches!(fault.class, Class::Invalid | Class::TooLarge), "{what} {by}: {fault:?}");
+        }
+    }
+    let none = read(&house, "/v1/artifacts", &[]).await.unwrap();
+    assert_eq!(none["items"], json!([]), "nothing of what was refused was kept");
     let installed = install(&house, &signed).await.unwrap();
     let list = read(&house, "/v1/artifacts", &[]).await.unwrap();
     let row = &list["items"][0];
@@ -126,7 +150,7 @@ async fn a_version_stays_what_it_is_and_goes_forward() {
 }
 
 #[tokio::test]
-async fn a_pin_is_met_exactly_and_the_digests_stand_in_the_log() {
+async fn f07_a_pin_is_met_exactly_and_the_digests_stand_in_the_log() {
     let desk = Desk::start().await;
     let house = House::with(&desk, 3).await;
     let shown = read(&house, "/v1/connectors/{connector}", &[("connector", "servicenow")]).await.unwrap();

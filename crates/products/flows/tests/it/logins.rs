@@ -178,7 +178,7 @@ async fn a_client_that_is_not_accepted_is_not_asked_for_again_and_a_failing_endp
 }
 
 #[tokio::test]
-async fn no_token_and_no_client_secret_stands_anywhere() {
+async fn h08_no_token_and_no_client_secret_stands_anywhere() {
     let (desk, house) = by_token(4, 1_000).await;
     let id = run(&house).await.id;
     let mut seen = format!("{:?}", house.run(&id).await);

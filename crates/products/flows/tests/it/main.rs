@@ -1,5 +1,6 @@
 //! Integration tests of workflows: the shipped examples, and runs through a whole house with a ticket system on a socket.
 
+mod agents;
 mod artifacts;
 mod crashes;
 mod deliveries;

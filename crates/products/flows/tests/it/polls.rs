@@ -450,7 +450,7 @@ async fn a_change_beneath_the_answer_to_an_event_is_heard_of() {
 }
 
 #[tokio::test]
-async fn a_system_that_counts_more_than_we_wrote_never_makes_us_answer_ourselves_for_ever() {
+async fn i08_a_system_that_counts_more_than_we_wrote_never_makes_us_answer_ourselves_for_ever() {
     // A rule over there changes the ticket once more for each write of ours. One run too many, and that is all.
     let desk = Desk::start().await;
     let house = answering(&desk, 32, 2).await;

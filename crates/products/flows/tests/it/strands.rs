@@ -465,7 +465,7 @@ steps:
 }
 
 #[tokio::test]
-async fn branches_share_one_brake_and_their_costs_add_up_whatever_came_of_them() {
+async fn i08_branches_share_one_brake_and_their_costs_add_up_whatever_came_of_them() {
     let house = House::empty(20).await;
     house.publish(&asks(3, 500)).await.unwrap();
     let failed = act::Fault::new(act::Class::Upstream, "model.provider_unavailable", "no");
@@ -562,7 +562,7 @@ fn inner(branches: usize) -> String {
 }
 
 #[tokio::test]
-async fn a_run_has_at_most_64_strands_and_a_signal_finds_every_one_of_them() {
+async fn i08_a_run_has_at_most_64_strands_and_a_signal_finds_every_one_of_them() {
     let house = House::empty(23).await;
     house.publish(&inner(8)).await.unwrap();
     // 6 branches, 6 inner runs, 8 branches in each of them: 60 strands at once.

@@ -82,7 +82,7 @@ fn done() -> (Status, Option<Outcome>, Option<String>) {
 }
 
 #[tokio::test]
-async fn a_changed_tool_stops_and_the_others_go_on() {
+async fn i02_a_changed_tool_stops_and_the_others_go_on() {
     let desk = Desk::start().await;
     let house = House::with(&desk, 1).await;
     workflows(&house).await;
@@ -134,7 +134,7 @@ async fn a_changed_tool_stops_and_the_others_go_on() {
 }
 
 #[tokio::test]
-async fn a_changed_write_takes_another_person_and_the_very_difference() {
+async fn i02_a_changed_write_takes_another_person_and_the_very_difference() {
     let desk = Desk::start().await;
     let house = House::with(&desk, 2).await;
     let owner = owner(&house).await;
@@ -178,7 +178,7 @@ async fn a_changed_write_takes_another_person_and_the_very_difference() {
 }
 
 #[tokio::test]
-async fn neither_removal_nor_polling_is_a_way_around() {
+async fn i02_neither_removal_nor_polling_is_a_way_around() {
     let desk = Desk::start().await;
     let house = House::with(&desk, 3).await;
     workflows(&house).await;

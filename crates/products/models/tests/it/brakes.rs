@@ -31,7 +31,7 @@ async fn spent(house: &House, of: usize) -> i64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn of_64_calls_of_one_run_exactly_as_many_are_made_as_it_may_cost() {
+async fn i08_of_64_calls_of_one_run_exactly_as_many_are_made_as_it_may_cost() {
     for fits in [0usize, 1, 10, 63, 64] {
         let house = Arc::new(House::new().await);
         // A millionth short of one more.

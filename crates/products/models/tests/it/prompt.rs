@@ -24,7 +24,7 @@ fn fenced(user: &str) -> (&str, &str) {
 }
 
 #[test]
-fn a_text_cannot_close_its_own_fence() {
+fn i01_a_text_cannot_close_its_own_fence() {
     let plain = messages(&ask("Printer is broken"));
     let (marker, _) = fenced(&plain.user);
     // The attacker has seen the prompt for his first text and sends its closing line in the next one.

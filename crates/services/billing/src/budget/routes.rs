@@ -118,7 +118,7 @@ pub fn routes() -> Vec<Route> {
                 .boxed()
             },
         )
-        .taking(&[Param { name: "after", summary: "Only accounts after this id" }, LIMIT]),
+        .taking(&[act::page::AFTER, LIMIT]),
         Route::get(
             "/v1/accounts/{account}",
             "account_show",

@@ -136,7 +136,7 @@ async fn document(house: &House, owner: &str, name: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_value_shows_up_nowhere() {
+async fn h08_a_value_shows_up_nowhere() {
     let house = House::new().await;
     let mut seen = String::new();
     for args in [

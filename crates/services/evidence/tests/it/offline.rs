@@ -11,7 +11,7 @@ fn run(case: &Case) -> Result<Report, &'static str> {
 }
 
 #[test]
-fn f05_f06_every_case_comes_to_its_verdict() {
+fn f05_f06_g02_g05_every_case_comes_to_its_verdict() {
     let mut wrong = Vec::new();
     for case in cases() {
         let (code, detail) = match run(&case) {

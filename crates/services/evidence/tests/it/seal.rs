@@ -6,7 +6,7 @@ use act::Coded as _;
 use evidence::{SealError, Sealed, checkpoint_seal};
 use futures::FutureExt as _;
 use kernel::note::{Checkpoint, VerifierKey};
-use kernel::{Digest, TenantId};
+use kernel::{Digest, TenantId, merkle};
 use store::{CommitError, Engine, Head, Pending, ReadError, Store};
 use testkit::around::{Around, Hook};
 
@@ -28,14 +28,54 @@ async fn signs_what_is_new_and_nothing_twice() {
     assert_eq!(Checkpoint::open(&second.note, &key), Ok(checkpoint));
 }
 
+/// Many who seal at once, while the log grows under them: every checkpoint that is kept is of another size than all others,
+/// says what the log says at that size, and continues the one before. There are never two roots of one size.
 #[tokio::test]
-async fn many_at_once_come_to_the_same_checkpoint() {
+async fn g03_many_at_once_never_sign_two_roots_of_one_size() {
     let house = House::new().await;
     let a = tenant("ten_a");
     let all = futures::future::join_all((0..16).map(|_| house.evidence.seal(&house.store, &a))).await;
     let rows: Vec<_> = all.into_iter().map(|sealed| sealed.unwrap().newest().unwrap()).collect();
     assert!(rows.windows(2).all(|pair| pair[0] == pair[1]));
     assert_eq!(house.store.checkpoints(&a, 0, 10).await.unwrap().len(), 1);
+    let grows = async {
+        for _ in 0..40 {
+            house.fact("ten_a", "run_1", Says::default()).await;
+        }
+    };
+    let seals = futures::future::join_all((0..8).map(|_| async {
+        let mut given = Vec::new();
+        for _ in 0..20 {
+            match house.evidence.seal(&house.store, &a).await {
+                Ok(sealed) => given.extend(sealed.newest()),
+                // Others were faster, as often as it tries.
+                Err(error) => assert_eq!(error.code(), "evidence.checkpoint_refused"),
+            }
+            tokio::task::yield_now().await;
+        }
+        given
+    }));
+    let ((), given) = tokio::join!(grows, seals);
+    house.evidence.seal(&house.store, &a).await.unwrap();
+    let kept = house.store.checkpoints(&a, 0, 200).await.unwrap();
+    assert!(kept.windows(2).all(|pair| pair[0].size < pair[1].size));
+    assert!(given.concat().iter().all(|row| kept.contains(row)), "nobody holds one that was not kept");
+    let head = house.store.head(&a).await.unwrap().unwrap();
+    let key = VerifierKey::new(&head.origin, ours().log_key).unwrap();
+    let opened: Vec<Checkpoint> = kept.iter().map(|row| Checkpoint::open(&row.note, &key).unwrap()).collect();
+    for checkpoint in &opened {
+        let proof = house.store.consistency(&a, checkpoint.size, head.size).await.unwrap();
+        let continues =
+            merkle::consistency_verify(checkpoint.size, &checkpoint.root, head.size, &head.root, &proof);
+        assert!(continues, "{checkpoint:?}");
+    }
+    // Whoever comes late with another root for a size that is signed is refused by the store itself.
+    let late = Checkpoint { root: [7; 32], ..opened[0].clone() };
+    for late in [late.clone(), Checkpoint { size: head.size, ..late }] {
+        let note = (ours().checkpoint)(&late).unwrap();
+        assert!(!house.store.checkpoint_put(&a, late, note).await.unwrap());
+    }
+    assert_eq!(house.store.checkpoints(&a, 0, 200).await.unwrap(), kept);
 }
 
 #[tokio::test]

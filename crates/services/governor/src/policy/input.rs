@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn the_document_is_closed() {
+    fn i01_the_document_that_decides_is_closed() {
         for pointer in
             ["", "/principal", "/resource", "/context", "/context/assurance", "/context/approvals/0"]
         {

@@ -35,7 +35,7 @@ fn first_binding(who: &Ctx) -> Value {
 }
 
 #[tokio::test]
-async fn nobody_gives_or_takes_what_they_do_not_have() {
+async fn b14_nobody_gives_or_takes_what_they_do_not_have() {
     let house = house(51).await;
     house.project("desk").await;
     house.project("attic").await;
@@ -137,7 +137,7 @@ async fn nobody_gives_or_takes_what_they_do_not_have() {
 }
 
 #[tokio::test]
-async fn an_own_role_is_no_way_around() {
+async fn b14_an_own_role_is_no_way_around() {
     let house = house(52).await;
     let ann = house.person("ann").await;
     let role = |name: &str, acts: &[&str]| json!({"name": name, "acts": acts});
@@ -201,7 +201,7 @@ async fn an_own_role_is_no_way_around() {
 }
 
 #[tokio::test]
-async fn the_last_administrator_stays() {
+async fn b14_the_last_administrator_stays() {
     let house = house(53).await;
     let (ann, bob, joe) = (house.person("ann").await, house.person("bob").await, house.person("joe").await);
     // The owner that came with the tenant is the third.
@@ -225,7 +225,7 @@ async fn the_last_administrator_stays() {
 }
 
 #[tokio::test]
-async fn of_two_who_remove_each_other_exactly_one_wins() {
+async fn b14_of_two_who_remove_each_other_exactly_one_wins() {
     for (seed, by) in [(54, "binding"), (55, "suspending")] {
         let house = house(seed).await;
         let owner = house.person("owner").await;

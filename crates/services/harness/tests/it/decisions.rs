@@ -22,7 +22,7 @@ async fn one_person_of_the_tier_is_enough_for_an_ordinary_act() {
 }
 
 #[tokio::test]
-async fn a_risky_act_needs_two_people_and_keys_are_not_people() {
+async fn b14_a_risky_act_needs_two_people_and_keys_are_not_people() {
     let house = House::new(2).await;
     let id = house.asked("two keys").await;
     let eve = house.person("eve").await;

@@ -1,8 +1,13 @@
 //! Keys are a way to act as somebody else: who may make one, and who may take one away.
 
 use crate::house::House;
+use access::authenticate::authenticate;
 use act::Ctx;
+use kernel::{hex, sha256};
 use serde_json::{Value, json};
+use std::sync::{Arc, Mutex};
+use store::Store;
+use testkit::around::{Around, Hook};
 
 /// What `access.key.create` for this principal comes to: the key, or the code of the refusal.
 async fn made(house: &House, maker: &Ctx, owner: &Ctx, n: u8) -> Result<Value, String> {
@@ -201,4 +206,43 @@ async fn a_key_is_good_for_what_it_is_limited_to() {
         let done = house.act(who, "access.key.create", key(u8::try_from(n).unwrap(), more)).await;
         assert_eq!(done.err().map(|fault| fault.code).as_deref(), expected, "{what}");
     }
+}
+
+/// How keys are looked up.
+#[derive(Clone, Default)]
+struct Reads(Arc<Mutex<Vec<&'static str>>>);
+
+impl Hook for Reads {
+    fn reads(&self, way: &'static str) {
+        self.0.lock().unwrap().push(way);
+    }
+}
+
+/// The time that a refusal takes tells nobody whether the key exists, because the way there is the same: one search, one
+/// hash, one comparison.
+#[tokio::test]
+async fn a19_a_wrong_secret_of_a_key_and_no_key_at_all_take_the_same_way() {
+    let house = House::new(44).await;
+    let (ann, secret) = (house.person("ann").await, "s".repeat(32));
+    let args = json!({
+        "principal": ann.principal.id, "name": "test", "secret_sha256": hex::encode(&sha256(secret.as_bytes())),
+    });
+    let key = house.act(&ann, "access.key.create", args).await.unwrap()["key"].as_str().unwrap().to_owned();
+    let reads = Reads::default();
+    let store = Store::new(Around::new(house.harness.store().clone(), reads.clone()));
+    let mut ways = Vec::new();
+    for text in [
+        format!("{key}.{}", "f".repeat(32)),
+        format!("key_nobody.{}", "f".repeat(32)),
+        format!("key_nobody.{secret}"),
+        format!("{key}0.{secret}"),
+    ] {
+        let refused = authenticate(&store, &text, None, house.clock_ms()).await.unwrap_err().to_string();
+        ways.push((refused, std::mem::take(&mut *reads.0.lock().unwrap())));
+    }
+    assert_eq!(ways[0].1, ["record_unique_anywhere"]);
+    assert!(ways.iter().all(|way| *way == ways[0]), "{ways:?}");
+    // What is searched for more than that comes after the secret.
+    authenticate(&store, &format!("{key}.{secret}"), None, house.clock_ms()).await.unwrap();
+    assert!(reads.0.lock().unwrap().len() > 1);
 }

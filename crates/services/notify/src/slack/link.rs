@@ -303,6 +303,20 @@ pub fn routes() -> Vec<Route> {
 mod tests {
     use super::*;
 
+    /// One id in two workspaces is two people, and so is one name in one.
+    #[test]
+    fn a08_users_of_two_workspaces_are_two() {
+        let keys = [("T1", "U1"), ("T2", "U1"), ("T1", "U2"), ("T1U1", ""), ("T", "1U1"), ("", "T1U1")];
+        for (n, (team, user)) in keys.iter().enumerate() {
+            for (other_team, other_user) in &keys[n + 1..] {
+                assert_ne!(user_key(team, user), user_key(other_team, other_user), "{team} {user}");
+            }
+        }
+        assert_ne!(code_id("T1", "U1"), code_id("T2", "U1"));
+        let (a, b) = (TenantId::parse("ten_a").unwrap(), TenantId::parse("ten_b").unwrap());
+        assert_ne!(code_digest(&a, "00000-00000"), code_digest(&b, "00000-00000"));
+    }
+
     #[test]
     fn a_code_is_read_as_people_type_it() {
         let tenant = TenantId::parse("ten_acme").unwrap();

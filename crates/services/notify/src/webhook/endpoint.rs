@@ -293,7 +293,9 @@ pub(super) fn checked_url(private_hosts: &[String], url: &str) -> Result<String,
     if !secure || url.len() > URL_BYTES_MAX { Err(wrong()) } else { Ok(target.origin()) }
 }
 
-fn checked_kinds(kinds: Vec<String>) -> Result<Vec<String>, Fault> {
+/// The rows of a filter, if each is a kind of fact that there is, or leads to some. A row that nothing fits is most
+/// likely misspelt, and whoever wrote it would wait for ever.
+fn checked_kinds(kinds: Vec<String>, known: &[&str]) -> Result<Vec<String>, Fault> {
     let good = |row: &String| {
         let name = row.strip_suffix(".*").unwrap_or(row);
         let word = |word: &str| {
@@ -304,6 +306,9 @@ fn checked_kinds(kinds: Vec<String>) -> Result<Vec<String>, Fault> {
     };
     if kinds.len() > KINDS_MAX || !kinds.iter().all(good) {
         return Err(invalid("kinds are at most 20 rows such as flows.run.finished or flows.*"));
+    }
+    if kinds.iter().any(|row| !known.iter().any(|kind| kept(row, kind))) {
+        return Err(invalid("one of the kinds is no kind of fact and leads to none"));
     }
     Ok(kinds)
 }
@@ -377,7 +382,7 @@ pub fn verbs(deps: &Deps) -> Vec<Verb> {
 fn create(deps: &Deps) -> Verb {
     // Not all of it: the harness keeps the verbs, and verbs that kept the harness would keep it for ever.
     let (aiming, planning) = (deps.private_hosts.clone(), deps.private_hosts.clone());
-    let custody = deps.custody.clone();
+    let (custody, facts) = (deps.custody.clone(), deps.facts.clone());
     Verb {
         act: "notify.webhook.create",
         summary: "Sends the tenant's facts to an address from now on",
@@ -405,12 +410,13 @@ fn create(deps: &Deps) -> Verb {
             .boxed()
         }),
         plan: Arc::new(move |view, args, stamp| {
-            let (private_hosts, custody) = (planning.clone(), custody.clone());
+            let (private_hosts, custody, facts) = (planning.clone(), custody.clone(), facts.clone());
             async move {
                 let args: CreateArgs = parse(args)?;
                 let origin = checked_url(&private_hosts, &args.target)?;
                 checked_secret(&args.secret)?;
-                let kinds = checked_kinds(args.kinds.unwrap_or_default())?;
+                let known = facts.get().map_or(&[][..], Vec::as_slice);
+                let kinds = checked_kinds(args.kinds.unwrap_or_default(), known)?;
                 let note = args.note.unwrap_or_default();
                 if note.len() > TEXT_BYTES_MAX || note.chars().any(char::is_control) {
                     return Err(invalid("a note is one line of at most 80 bytes"));
@@ -744,13 +750,23 @@ mod tests {
 
     #[test]
     fn what_a_filter_may_say() {
-        let many = vec!["a.b".to_owned(); KINDS_MAX + 1];
+        let known = ["flows.run.created", "flows.run.finished", "models.call.finished"];
+        let many = vec!["flows.*".to_owned(); KINDS_MAX + 1];
         let long = vec!["a".repeat(TEXT_BYTES_MAX + 1)];
         let one = |row: &str| vec![row.to_owned()];
         for (kinds, good) in [
             (Vec::new(), true),
             (one("flows.run.finished"), true),
             (one("flows.*"), true),
+            (one("flows.run.*"), true),
+            (one("models.call.finished"), true),
+            (one("models.*"), true),
+            // Well formed, and there is nothing of the kind.
+            (one("flows.run.finishd"), false),
+            (one("flows.run"), false),
+            (one("flow.*"), false),
+            (one("flows.run.finished.*"), false),
+            (vec!["flows.*".to_owned(), "flow.*".to_owned()], false),
             (one("*"), false),
             (one(""), false),
             (one("flows.*.finished"), false),
@@ -760,7 +776,7 @@ mod tests {
             (many, false),
             (long, false),
         ] {
-            assert_eq!(checked_kinds(kinds.clone()).is_ok(), good, "{kinds:?}");
+            assert_eq!(checked_kinds(kinds.clone(), &known).is_ok(), good, "{kinds:?}");
         }
     }
 
