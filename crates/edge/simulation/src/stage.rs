@@ -176,6 +176,7 @@ impl Stage {
         stage.furnish(&house, &ground.clock).await;
         drop(house);
         stage.furnished = ground.folder;
+        crate::world::warm(&stage).await;
         stage
     }
 
