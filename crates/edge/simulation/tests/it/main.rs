@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use testkit::simulation::Verdict;
 
 /// Histories of one test; the tests share the cores.
-const SEEDS: u64 = 250;
+const SEEDS: u64 = 125;
 /// More calls of the store than the swept history makes.
 const CALLS_MAX: u32 = 5_000;
 /// Tests that share a sweep.
-const SHARES: u32 = 2;
+const SHARES: u32 = 4;
 
 async fn seeds(part: u64) {
     let stage = Stage::set().await;
@@ -27,27 +27,47 @@ async fn seeds(part: u64) {
     for end in ["done", "denied", "expired", "needs_human", "cancelled", "dead"] {
         assert!(ends.contains_key(end), "no run ended as {end}: {ends:?}");
     }
-    assert!(faults > 1_000 && crashes > 50 && compared > 100_000, "{faults} {crashes} {compared}");
+    assert!(faults > 500 && crashes > 20 && compared > 20_000, "{faults} {crashes} {compared}");
 }
 
 #[tokio::test]
-async fn seeds_0_to_249() {
+async fn seeds_0_to_124() {
     seeds(0).await;
 }
 
 #[tokio::test]
-async fn seeds_250_to_499() {
+async fn seeds_125_to_249() {
     seeds(1).await;
 }
 
 #[tokio::test]
-async fn seeds_500_to_749() {
+async fn seeds_250_to_374() {
     seeds(2).await;
 }
 
 #[tokio::test]
-async fn seeds_750_to_999() {
+async fn seeds_375_to_499() {
     seeds(3).await;
+}
+
+#[tokio::test]
+async fn seeds_500_to_624() {
+    seeds(4).await;
+}
+
+#[tokio::test]
+async fn seeds_625_to_749() {
+    seeds(5).await;
+}
+
+#[tokio::test]
+async fn seeds_750_to_874() {
+    seeds(6).await;
+}
+
+#[tokio::test]
+async fn seeds_875_to_999() {
+    seeds(7).await;
 }
 
 /// One seed is one history: the same steps, facts and ends, in another process of the house on another port as well.
@@ -69,7 +89,7 @@ async fn swept(verdict: Verdict, restart: bool, share: u32) {
     let stage = Stage::set().await;
     for nth in (share..CALLS_MAX).step_by(SHARES as usize) {
         if (Sweep { nth, verdict, restart }).live(&stage).await.is_none() {
-            assert!(nth > 100, "only {nth} calls");
+            assert!(nth > 200, "only {nth} calls");
             return;
         }
     }
@@ -77,21 +97,41 @@ async fn swept(verdict: Verdict, restart: bool, share: u32) {
 }
 
 #[tokio::test]
-async fn every_call_fails_once_even() {
+async fn every_call_fails_once_0() {
     swept(Verdict::Refuse, false, 0).await;
 }
 
 #[tokio::test]
-async fn every_call_fails_once_odd() {
+async fn every_call_fails_once_1() {
     swept(Verdict::Refuse, true, 1).await;
 }
 
 #[tokio::test]
-async fn every_call_persists_and_fails_once_even() {
+async fn every_call_fails_once_2() {
+    swept(Verdict::Refuse, false, 2).await;
+}
+
+#[tokio::test]
+async fn every_call_fails_once_3() {
+    swept(Verdict::Refuse, true, 3).await;
+}
+
+#[tokio::test]
+async fn every_call_persists_and_fails_once_0() {
     swept(Verdict::Lose, true, 0).await;
 }
 
 #[tokio::test]
-async fn every_call_persists_and_fails_once_odd() {
+async fn every_call_persists_and_fails_once_1() {
     swept(Verdict::Lose, false, 1).await;
+}
+
+#[tokio::test]
+async fn every_call_persists_and_fails_once_2() {
+    swept(Verdict::Lose, true, 2).await;
+}
+
+#[tokio::test]
+async fn every_call_persists_and_fails_once_3() {
+    swept(Verdict::Lose, false, 3).await;
 }
