@@ -34,6 +34,9 @@ const LEASE_OVER_MS: i64 = 31_000;
 /// Most crashes of one history. A run gives up after more starts without a word than this can cause.
 const CRASHES_MAX: usize = 3;
 
+/// The calls of the store that write.
+const WRITES: [&str; 5] = ["commit", "jobs_claim", "job_renew", "checkpoint_put", "holds_expire"];
+
 /// What comes in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Comes {
@@ -214,7 +217,7 @@ impl Sweep {
         let _named = Named(format!("it fails with {self:?}"));
         let seed = 1_000_000 + u64::from(self.nth);
         let mut world = World::new(stage, seed, Random::seeded(seed), Weather::default(), true, false).await;
-        world.strike = Some(self);
+        (world.strike, world.swept) = (Some(self), true);
         for (number, comes) in
             [(1, Comes::Sure), (2, Comes::Asked(Some(true))), (3, Comes::Asked(Some(false)))]
         {
@@ -240,6 +243,10 @@ pub struct World<'a> {
     /// What is to fail, if it is one thing.
     strike: Option<Sweep>,
     calls: u32,
+    /// Whether one call fails at most.
+    swept: bool,
+    /// Whether holds were let go of in the calm.
+    let_go: bool,
     /// The incidents.
     cases: Vec<Case>,
     known: Arc<Mutex<Known>>,
@@ -301,6 +308,8 @@ impl<'a> World<'a> {
             weather,
             strike: None,
             calls: 0,
+            swept: false,
+            let_go: false,
             cases: Vec::new(),
             known: Arc::default(),
             asked: BTreeMap::new(),
@@ -419,10 +428,13 @@ impl<'a> World<'a> {
     /// What becomes of whoever waits here.
     fn verdict(&mut self, ticket: &Ticket) -> Verdict {
         let outside = [READ, WRITE, MODEL].contains(&ticket.place.what);
-        if let Some(strike) = self.strike.filter(|_| !outside && !ticket.place.happened) {
+        // Of a read there is nothing to lose: it is refused, or answered.
+        let may = |strike: &Sweep| strike.verdict == Verdict::Refuse || WRITES.contains(&ticket.place.what);
+        if let Some(strike) = self.strike.filter(|strike| !outside && !ticket.place.happened && may(strike)) {
             self.calls += 1;
             if self.calls > strike.nth {
                 self.strike = None;
+                self.told.faults += 1;
                 return strike.verdict;
             }
         }
@@ -743,6 +755,10 @@ impl<'a> World<'a> {
         if !taken {
             return self.chore_of("export").await;
         }
+        if !self.let_go {
+            self.let_go = true;
+            return self.chore_of("holds").await;
+        }
         !signed && self.chore_of("seal").await
     }
 
@@ -764,12 +780,20 @@ impl<'a> World<'a> {
         while store.holds_expire(1_000).await.expect("storage works") > 0 {}
         let known = std::mem::take(&mut *self.known());
         let fair = self.told.faults == 0 && self.told.crashes == 0;
+        let strict = fair || self.swept;
         let served = self.stage.outside.seen().answered;
         let seen = self.stage.outside.seen();
         let notes: Vec<usize> = self.cases.iter().map(|case| seen.notes_of(&case.sys_id)).collect();
         drop(seen);
-        let end =
-            judge::End { store: &store, cases: &self.cases, notes: &notes, known: &known, served, fair };
+        let end = judge::End {
+            store: &store,
+            cases: &self.cases,
+            notes: &notes,
+            known: &known,
+            served,
+            fair,
+            strict,
+        };
         self.told.ends = end.judge().await;
         self.told.compared = locked(&self.ground.mirror).compared();
         self.told.digest = hex::encode(&self.digest);

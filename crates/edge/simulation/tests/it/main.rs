@@ -8,8 +8,8 @@ use testkit::simulation::Verdict;
 const SEEDS: u64 = 125;
 /// More calls of the store than the swept history makes.
 const CALLS_MAX: u32 = 5_000;
-/// Tests that share a sweep.
-const SHARES: u32 = 4;
+/// Tests that share the sweep over all calls.
+const SHARES: usize = 4;
 
 async fn seeds(part: u64) {
     let stage = Stage::set().await;
@@ -84,54 +84,49 @@ async fn a_seed_repeats_itself() {
     assert_ne!(digests[0].live(&stage).await.digest, digests[1].live(&stage).await.digest);
 }
 
-/// Every call of the store fails once, in this way, and the house goes on, or is started again.
-async fn swept(verdict: Verdict, restart: bool, share: u32) {
+/// Calls of the store fail one after the other, each in a history of its own, in this way, and the house goes on, or is
+/// started again.
+async fn swept(verdict: Verdict, restart: bool, calls: impl Iterator<Item = u32>, least: u32) {
     let stage = Stage::set().await;
-    for nth in (share..CALLS_MAX).step_by(SHARES as usize) {
+    for nth in calls {
         if (Sweep { nth, verdict, restart }).live(&stage).await.is_none() {
-            assert!(nth > 200, "only {nth} calls");
+            assert!(nth > least, "only {nth} calls");
             return;
         }
     }
     panic!("there is no end of calls");
 }
 
+async fn refused(restart: bool, share: u32) {
+    swept(Verdict::Refuse, restart, (share..CALLS_MAX).step_by(SHARES), 200).await;
+}
+
 #[tokio::test]
 async fn every_call_fails_once_0() {
-    swept(Verdict::Refuse, false, 0).await;
+    refused(false, 0).await;
 }
 
 #[tokio::test]
 async fn every_call_fails_once_1() {
-    swept(Verdict::Refuse, true, 1).await;
+    refused(true, 1).await;
 }
 
 #[tokio::test]
 async fn every_call_fails_once_2() {
-    swept(Verdict::Refuse, false, 2).await;
+    refused(false, 2).await;
 }
 
 #[tokio::test]
 async fn every_call_fails_once_3() {
-    swept(Verdict::Refuse, true, 3).await;
+    refused(true, 3).await;
 }
 
 #[tokio::test]
-async fn every_call_persists_and_fails_once_0() {
-    swept(Verdict::Lose, true, 0).await;
+async fn every_write_happens_and_fails_once() {
+    swept(Verdict::Lose, false, 0..CALLS_MAX, 40).await;
 }
 
 #[tokio::test]
-async fn every_call_persists_and_fails_once_1() {
-    swept(Verdict::Lose, false, 1).await;
-}
-
-#[tokio::test]
-async fn every_call_persists_and_fails_once_2() {
-    swept(Verdict::Lose, true, 2).await;
-}
-
-#[tokio::test]
-async fn every_call_persists_and_fails_once_3() {
-    swept(Verdict::Lose, false, 3).await;
+async fn every_write_happens_and_fails_once_and_then_it_dies() {
+    swept(Verdict::Lose, true, 0..CALLS_MAX, 40).await;
 }
