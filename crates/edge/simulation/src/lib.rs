@@ -20,6 +20,7 @@
 //! | [`stage`] | the house, put together from the same rooms as the server's, and how it is started again |
 //! | [`outside`] | a ticket system and a model on a socket, whose requests and replies wait at gates |
 //! | [`world`] | the seed at work: who goes next, and what becomes of it |
+//! | [`weather`] | how much goes wrong |
 //! | [`judge`] | what must hold in the end |
 //!
 //! A failure says which seed it was; `make soak ARGS="--seed N"` shows that history again, step by step. Those who add an
@@ -31,6 +32,7 @@
 pub mod judge;
 pub mod outside;
 pub mod stage;
+pub mod weather;
 pub mod world;
 
 pub use stage::Stage;

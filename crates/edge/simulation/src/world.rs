@@ -8,6 +8,7 @@
 use crate::judge;
 use crate::outside::{MODEL, Manner, READ, WRITE};
 use crate::stage::{Ground, HOOK_SECRET, House, Stage, person, tenant};
+use crate::weather::Weather;
 use act::Clock as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -31,8 +32,6 @@ const CALM_MAX: u32 = 20_000;
 const JOBS_MAX: usize = 4;
 /// Longer than a run's lease, so that whoever holds one and sleeps has lost it.
 const LEASE_OVER_MS: i64 = 31_000;
-/// Most crashes of one history. A run gives up after more starts without a word than this can cause.
-const CRASHES_MAX: usize = 3;
 
 /// The calls of the store that write.
 const WRITES: [&str; 5] = ["commit", "jobs_claim", "job_renew", "checkpoint_put", "holds_expire"];
@@ -81,44 +80,6 @@ pub struct Known {
     pub held: Vec<(u64, String)>,
     /// Bundles that were given out.
     pub bundles: BTreeSet<String>,
-}
-
-/// How bad it is.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Weather {
-    /// Calls of the store that are refused, in a thousand.
-    refuse: usize,
-    /// Writes that happen and are called failed, in a thousand.
-    lose: usize,
-    /// Requests that are turned away, in a hundred.
-    turn_away: usize,
-    /// Replies that are lost, in a hundred.
-    unheard: usize,
-    /// How often the process still dies.
-    crashes: usize,
-    /// Moments at which a lease's time passes, in a thousand.
-    sleeps: usize,
-    /// Whether somebody cancels.
-    cancels: bool,
-}
-
-impl Weather {
-    fn of(seed: u64, random: &mut Random) -> Weather {
-        // Every eighth history has nothing but its order.
-        if seed.is_multiple_of(8) {
-            return Weather::default();
-        }
-        let mut upto = |most: usize| if random.chance(50) { random.below(most + 1) } else { 0 };
-        Weather {
-            refuse: upto(40),
-            lose: upto(60),
-            turn_away: upto(25),
-            unheard: upto(25),
-            crashes: upto(CRASHES_MAX),
-            sleeps: upto(20),
-            cancels: upto(1) == 1,
-        }
-    }
 }
 
 /// What a history came to.
@@ -379,16 +340,28 @@ impl<'a> World<'a> {
             if drawn < self.weather.sleeps {
                 self.told.faults += 1;
                 self.passes(LEASE_OVER_MS);
-            } else if drawn < 30 {
+                continue;
+            }
+            if drawn < 30 {
                 let by_ms = 1 + self.random.below(2_000) as i64;
                 self.passes(by_ms);
-            } else if drawn < 34 && self.weather.crashes > 0 {
+                continue;
+            }
+            if drawn < 34 && self.weather.crashes > 0 {
                 self.weather.crashes -= 1;
                 self.crash().await;
-            } else if drawn < 150 && self.people(true).await {
-            } else if drawn < 200 && self.chore().await {
-            } else if drawn < 400 && self.work().await {
-            } else if !tickets.is_empty() {
+                continue;
+            }
+            let begins = match drawn {
+                0..150 => self.people(true).await,
+                150..200 => self.chore().await,
+                200..400 => self.work().await,
+                _ => false,
+            };
+            if begins {
+                continue;
+            }
+            if !tickets.is_empty() {
                 let at = self.random.below(tickets.len());
                 self.open(tickets[at]).await;
             } else if !self.work().await && !self.people(false).await && !self.wait().await {
@@ -562,7 +535,25 @@ impl<'a> World<'a> {
 
     /// Somebody outside does something; `more`: also what need not be done.
     async fn people(&mut self, more: bool) -> bool {
-        let mut may: Vec<(&str, usize)> = Vec::new();
+        let mut may = self.may(more);
+        if more && self.weather.cancels && !self.created.is_empty() && !self.chore_runs("cancel") {
+            may.push(("cancel", self.random.below(self.created.len())));
+        }
+        if may.is_empty() {
+            return false;
+        }
+        let (what, at) = may[if more { self.random.below(may.len()) } else { 0 }];
+        match what {
+            "deliver" => self.deliver(at).await,
+            "decide" => self.decide(at).await,
+            _ => self.cancel(at).await,
+        }
+        true
+    }
+
+    /// What people may do: bring a delivery, or a decision.
+    fn may(&self, more: bool) -> Vec<(&'static str, usize)> {
+        let mut may = Vec::new();
         let known = locked(&self.known);
         for (at, case) in self.cases.iter().enumerate() {
             let carried = case.carried_by.is_some_and(|actor| self.schedule.is_on_its_way(actor));
@@ -579,20 +570,7 @@ impl<'a> World<'a> {
                 may.push(("decide", at));
             }
         }
-        if more && self.weather.cancels && !self.created.is_empty() && !self.chore_runs("cancel") {
-            may.push(("cancel", self.random.below(self.created.len())));
-        }
-        drop(known);
-        if may.is_empty() {
-            return false;
-        }
-        let (what, at) = may[if more { self.random.below(may.len()) } else { 0 }];
-        match what {
-            "deliver" => self.deliver(at).await,
-            "decide" => self.decide(at).await,
-            _ => self.cancel(at).await,
-        }
-        true
+        may
     }
 
     async fn deliver(&mut self, at: usize) {
@@ -748,10 +726,8 @@ impl<'a> World<'a> {
     /// Signs the log and takes evidence of every run, once, at the end.
     async fn chores_left(&mut self) -> bool {
         let size = self.heard;
-        let known = locked(&self.known);
-        let signed = known.held.iter().any(|(held, _)| *held == size);
-        let taken = known.bundles.len() >= self.cases.len().min(1);
-        drop(known);
+        let signed = self.known().held.iter().any(|(held, _)| *held == size);
+        let taken = self.known().bundles.len() >= self.cases.len().min(1);
         if !taken {
             return self.chore_of("export").await;
         }
@@ -782,9 +758,10 @@ impl<'a> World<'a> {
         let fair = self.told.faults == 0 && self.told.crashes == 0;
         let strict = fair || self.swept;
         let served = self.stage.outside.seen().answered;
-        let seen = self.stage.outside.seen();
-        let notes: Vec<usize> = self.cases.iter().map(|case| seen.notes_of(&case.sys_id)).collect();
-        drop(seen);
+        let notes: Vec<usize> = {
+            let seen = self.stage.outside.seen();
+            self.cases.iter().map(|case| seen.notes_of(&case.sys_id)).collect()
+        };
         let end = judge::End {
             store: &store,
             cases: &self.cases,

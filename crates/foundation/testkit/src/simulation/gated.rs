@@ -81,12 +81,9 @@ impl Hook for Gated {
             if verdict == Verdict::Refuse {
                 return Err(failed());
             }
-            let answer = answer.await;
-            if answer.is_err() {
-                return answer;
-            }
+            let answer = answer.await?;
             match (verdict, self.gates.after(what).await) {
-                (Verdict::Go, Verdict::Go) => answer,
+                (Verdict::Go, Verdict::Go) => Ok(answer),
                 _ => Err(failed()),
             }
         })
