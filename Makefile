@@ -5,7 +5,7 @@ XTASK := @cargo xtask
 # A toolchain installed a minute ago is not on PATH before the next login.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: help setup demo test check bench
+.PHONY: help setup demo test check bench soak
 
 help: ## list these commands
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
@@ -28,3 +28,7 @@ check: ## what can be said without running: formatting, lints, house rules, lice
 bench: ## measure, and write the figures into README.md
 	$(SETUP) build
 	$(XTASK) bench $(ARGS)
+
+soak: ## histories of the simulated house, for hours: ARGS="--hours 8"; one of them: ARGS="--seed 7"
+	$(SETUP) build
+	$(XTASK) soak $(ARGS)

@@ -1,4 +1,4 @@
-//! The workspace's own commands: `cargo xtask demo|test|check|bench|house|abuse|contract`.
+//! The workspace's own commands: `cargo xtask demo|test|check|bench|soak|house|abuse|contract`.
 //!
 //! What a person or a CI machine has to type is short (`make test`), what it
 //! does is long and must be the same for both. It stands here, in Rust, where it
@@ -20,6 +20,7 @@ mod bench;
 mod contract;
 mod demo;
 mod house;
+mod soak;
 mod stage;
 mod suites;
 mod test;
@@ -39,6 +40,8 @@ usage: cargo xtask COMMAND [ARGS]
   check           formatting, house rules, lints, licences; runs no test
   bench [ARGS]    measure, then write the table of figures into README.md
   bench --table   only write the table, from bench/results/latest.json
+  soak [ARGS]     live through histories of the simulated house: --hours H, or
+                  --seeds N, or --seed SEED to see one of them
   house           the house rules alone
   abuse           write docs/abuse-cases.md from the names of the tests
   contract        compare the API with the one that was released
@@ -75,7 +78,7 @@ fn main() -> ExitCode {
 }
 
 fn run(command: &str, args: &[OsString]) -> Result<(), Failure> {
-    let takes_args = matches!(command, "demo" | "bench" | "contract");
+    let takes_args = matches!(command, "demo" | "bench" | "contract" | "soak");
     if !takes_args && !args.is_empty() {
         return Err(Failure::new(format!("`{command}` takes no arguments\n\n{USAGE}")));
     }
@@ -85,6 +88,7 @@ fn run(command: &str, args: &[OsString]) -> Result<(), Failure> {
         "test" => test::test(),
         "check" => test::check(),
         "bench" => bench::run(args),
+        "soak" => soak::run(args),
         "house" => house::run(),
         "abuse" => house::abuse(),
         "contract" => match args {

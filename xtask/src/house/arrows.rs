@@ -34,7 +34,7 @@ const FLOORS: &[Floor] = &[
     },
     // Products meet through `contracts` or over the public API.
     Floor { name: "products", stair: &[] },
-    Floor { name: "edge", stair: &[&["sandbox", "client"], &["server"], &["cli"]] },
+    Floor { name: "edge", stair: &[&["sandbox", "client", "simulation"], &["server"], &["cli"]] },
 ];
 
 /// What any crate may use in its tests, from any height: `testkit` exists for

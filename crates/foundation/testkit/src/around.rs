@@ -15,16 +15,13 @@ use store::{
 
 /// What is different about a store. Each method is handed the real engine, and by default asks it.
 pub trait Hook: Send + Sync + 'static {
-    /// Hears of a record that is read, and by which way of reading.
-    fn reads(&self, _way: &'static str) {}
-
     /// Commits.
     fn commit<'a>(
         &'a self,
         inner: &'a dyn Engine,
         changeset: Changeset,
     ) -> Pending<'a, Result<Committed, CommitError>> {
-        inner.commit(changeset)
+        self.write("commit", inner.commit(changeset))
     }
 
     /// Reads the head of a log.
@@ -33,7 +30,7 @@ pub trait Hook: Send + Sync + 'static {
         inner: &'a dyn Engine,
         tenant: &'a TenantId,
     ) -> Pending<'a, Result<Option<Head>, ReadError>> {
-        inner.head(tenant)
+        self.read("head", inner.head(tenant))
     }
 
     /// Proves that one size of a log continues another.
@@ -44,7 +41,7 @@ pub trait Hook: Send + Sync + 'static {
         old: u64,
         new: u64,
     ) -> Pending<'a, Result<Vec<Digest>, ReadError>> {
-        inner.consistency(tenant, old, new)
+        self.read("consistency", inner.consistency(tenant, old, new))
     }
 
     /// Keeps a checkpoint.
@@ -55,7 +52,83 @@ pub trait Hook: Send + Sync + 'static {
         checkpoint: Checkpoint,
         note: String,
     ) -> Pending<'a, Result<bool, CommitError>> {
-        inner.checkpoint_put(tenant, checkpoint, note)
+        self.write("checkpoint_put", inner.checkpoint_put(tenant, checkpoint, note))
+    }
+
+    /// Around every read that has no method of its own here; `what` is the name of the engine's method.
+    fn read<'a, T: Send + 'a>(
+        &'a self,
+        what: &'static str,
+        answer: Pending<'a, Result<T, ReadError>>,
+    ) -> Pending<'a, Result<T, ReadError>> {
+        let _ = what;
+        answer
+    }
+
+    /// Around every write that has no method of its own here.
+    fn write<'a, T: Send + 'a>(
+        &'a self,
+        what: &'static str,
+        answer: Pending<'a, Result<T, CommitError>>,
+    ) -> Pending<'a, Result<T, CommitError>> {
+        let _ = what;
+        answer
+    }
+
+    /// Reads a record.
+    fn record<'a>(
+        &'a self,
+        inner: &'a dyn Engine,
+        tenant: &'a TenantId,
+        kind: &'a str,
+        id: &'a Id,
+    ) -> Pending<'a, Result<Option<Row>, ReadError>> {
+        self.read("record", inner.record(tenant, kind, id))
+    }
+
+    /// Lists records.
+    fn record_list<'a>(
+        &'a self,
+        inner: &'a dyn Engine,
+        tenant: &'a TenantId,
+        kind: &'a str,
+        range: Range,
+    ) -> Pending<'a, Result<Vec<IndexedRow>, ReadError>> {
+        self.read("record_list", inner.record_list(tenant, kind, range))
+    }
+
+    /// Finds a record by a unique key.
+    fn record_unique<'a>(
+        &'a self,
+        inner: &'a dyn Engine,
+        tenant: &'a TenantId,
+        kind: &'a str,
+        name: &'a str,
+        key: &'a [u8],
+    ) -> Pending<'a, Result<Option<Row>, ReadError>> {
+        self.read("record_unique", inner.record_unique(tenant, kind, name, key))
+    }
+
+    /// Reads an outcome.
+    fn outcome<'a>(
+        &'a self,
+        inner: &'a dyn Engine,
+        tenant: &'a TenantId,
+        principal: &'a Id,
+        act: &'a str,
+        key: &'a str,
+    ) -> Pending<'a, Result<Option<KeptOutcome>, ReadError>> {
+        self.read("outcome", inner.outcome(tenant, principal, act, key))
+    }
+
+    /// Claims jobs.
+    fn jobs_claim<'a>(
+        &'a self,
+        inner: &'a dyn Engine,
+        kinds: &'static [&'static JobKind],
+        limit: usize,
+    ) -> Pending<'a, Result<Vec<Lease>, CommitError>> {
+        self.write("jobs_claim", inner.jobs_claim(kinds, limit))
     }
 }
 
@@ -83,8 +156,7 @@ impl<H: Hook> Engine for Around<H> {
         kind: &'a str,
         id: &'a Id,
     ) -> Pending<'a, Result<Option<Row>, ReadError>> {
-        self.hook.reads("record");
-        self.inner.record(tenant, kind, id)
+        self.hook.record(&*self.inner, tenant, kind, id)
     }
 
     fn record_list<'a>(
@@ -93,7 +165,7 @@ impl<H: Hook> Engine for Around<H> {
         kind: &'a str,
         range: Range,
     ) -> Pending<'a, Result<Vec<IndexedRow>, ReadError>> {
-        self.inner.record_list(tenant, kind, range)
+        self.hook.record_list(&*self.inner, tenant, kind, range)
     }
 
     fn record_unique<'a>(
@@ -103,7 +175,7 @@ impl<H: Hook> Engine for Around<H> {
         name: &'a str,
         key: &'a [u8],
     ) -> Pending<'a, Result<Option<Row>, ReadError>> {
-        self.inner.record_unique(tenant, kind, name, key)
+        self.hook.record_unique(&*self.inner, tenant, kind, name, key)
     }
 
     fn record_unique_anywhere<'a>(
@@ -112,8 +184,7 @@ impl<H: Hook> Engine for Around<H> {
         name: &'a str,
         key: &'a [u8],
     ) -> Pending<'a, Result<Option<(TenantId, Row)>, ReadError>> {
-        self.hook.reads("record_unique_anywhere");
-        self.inner.record_unique_anywhere(kind, name, key)
+        self.hook.read("record_unique_anywhere", self.inner.record_unique_anywhere(kind, name, key))
     }
 
     fn outcome<'a>(
@@ -123,7 +194,7 @@ impl<H: Hook> Engine for Around<H> {
         act: &'a str,
         key: &'a str,
     ) -> Pending<'a, Result<Option<KeptOutcome>, ReadError>> {
-        self.inner.outcome(tenant, principal, act, key)
+        self.hook.outcome(&*self.inner, tenant, principal, act, key)
     }
 
     fn blob<'a>(
@@ -131,7 +202,7 @@ impl<H: Hook> Engine for Around<H> {
         tenant: &'a TenantId,
         digest: &'a Digest,
     ) -> Pending<'a, Result<Option<Vec<u8>>, ReadError>> {
-        self.inner.blob(tenant, digest)
+        self.hook.read("blob", self.inner.blob(tenant, digest))
     }
 
     fn jobs_claim(
@@ -139,23 +210,23 @@ impl<H: Hook> Engine for Around<H> {
         kinds: &'static [&'static JobKind],
         limit: usize,
     ) -> Pending<'_, Result<Vec<Lease>, CommitError>> {
-        self.inner.jobs_claim(kinds, limit)
+        self.hook.jobs_claim(&*self.inner, kinds, limit)
     }
 
     fn job_renew<'a>(&'a self, lease: &'a Lease) -> Pending<'a, Result<bool, CommitError>> {
-        self.inner.job_renew(lease)
+        self.hook.write("job_renew", self.inner.job_renew(lease))
     }
 
     fn jobs_next_due_ms(&self) -> Pending<'_, Result<Option<i64>, ReadError>> {
-        self.inner.jobs_next_due_ms()
+        self.hook.read("jobs_next_due_ms", self.inner.jobs_next_due_ms())
     }
 
     fn jobs<'a>(&'a self, tenant: &'a TenantId, limit: usize) -> Pending<'a, Result<Vec<JobRow>, ReadError>> {
-        self.inner.jobs(tenant, limit)
+        self.hook.read("jobs", self.inner.jobs(tenant, limit))
     }
 
     fn tenants(&self) -> Pending<'_, Result<Vec<TenantId>, ReadError>> {
-        self.inner.tenants()
+        self.hook.read("tenants", self.inner.tenants())
     }
 
     fn head<'a>(&'a self, tenant: &'a TenantId) -> Pending<'a, Result<Option<Head>, ReadError>> {
@@ -168,7 +239,7 @@ impl<H: Hook> Engine for Around<H> {
         from: u64,
         limit: usize,
     ) -> Pending<'a, Result<Vec<LeafRow>, ReadError>> {
-        self.inner.leaves(tenant, from, limit)
+        self.hook.read("leaves", self.inner.leaves(tenant, from, limit))
     }
 
     fn stream<'a>(
@@ -178,7 +249,7 @@ impl<H: Hook> Engine for Around<H> {
         from: u64,
         limit: usize,
     ) -> Pending<'a, Result<Vec<LeafRow>, ReadError>> {
-        self.inner.stream(tenant, stream, from, limit)
+        self.hook.read("stream", self.inner.stream(tenant, stream, from, limit))
     }
 
     fn aside<'a>(
@@ -186,7 +257,7 @@ impl<H: Hook> Engine for Around<H> {
         tenant: &'a TenantId,
         fact: &'a Id,
     ) -> Pending<'a, Result<Option<Vec<u8>>, ReadError>> {
-        self.inner.aside(tenant, fact)
+        self.hook.read("aside", self.inner.aside(tenant, fact))
     }
 
     fn proof<'a>(
@@ -195,7 +266,7 @@ impl<H: Hook> Engine for Around<H> {
         size: u64,
         indices: Vec<u64>,
     ) -> Pending<'a, Result<Vec<Digest>, ReadError>> {
-        self.inner.proof(tenant, size, indices)
+        self.hook.read("proof", self.inner.proof(tenant, size, indices))
     }
 
     fn consistency<'a>(
@@ -208,7 +279,7 @@ impl<H: Hook> Engine for Around<H> {
     }
 
     fn sequence(&self, limit: usize) -> Pending<'_, Result<usize, CommitError>> {
-        self.inner.sequence(limit)
+        self.hook.write("sequence", self.inner.sequence(limit))
     }
 
     fn checkpoint_put<'a>(
@@ -226,14 +297,14 @@ impl<H: Hook> Engine for Around<H> {
         after: u64,
         limit: usize,
     ) -> Pending<'a, Result<Vec<CheckpointRow>, ReadError>> {
-        self.inner.checkpoints(tenant, after, limit)
+        self.hook.read("checkpoints", self.inner.checkpoints(tenant, after, limit))
     }
 
     fn checkpoint_last<'a>(
         &'a self,
         tenant: &'a TenantId,
     ) -> Pending<'a, Result<Option<CheckpointRow>, ReadError>> {
-        self.inner.checkpoint_last(tenant)
+        self.hook.read("checkpoint_last", self.inner.checkpoint_last(tenant))
     }
 
     fn account<'a>(
@@ -241,7 +312,7 @@ impl<H: Hook> Engine for Around<H> {
         tenant: &'a TenantId,
         account: &'a Id,
     ) -> Pending<'a, Result<Option<kernel::ledger::Account>, ReadError>> {
-        self.inner.account(tenant, account)
+        self.hook.read("account", self.inner.account(tenant, account))
     }
 
     fn accounts<'a>(
@@ -250,7 +321,7 @@ impl<H: Hook> Engine for Around<H> {
         after: Option<&'a Id>,
         limit: usize,
     ) -> Pending<'a, Result<Vec<kernel::ledger::Account>, ReadError>> {
-        self.inner.accounts(tenant, after, limit)
+        self.hook.read("accounts", self.inner.accounts(tenant, after, limit))
     }
 
     fn transfer<'a>(
@@ -258,7 +329,7 @@ impl<H: Hook> Engine for Around<H> {
         tenant: &'a TenantId,
         transfer: &'a Id,
     ) -> Pending<'a, Result<Option<store::ledger::TransferRow>, ReadError>> {
-        self.inner.transfer(tenant, transfer)
+        self.hook.read("transfer", self.inner.transfer(tenant, transfer))
     }
 
     fn statement<'a>(
@@ -268,23 +339,23 @@ impl<H: Hook> Engine for Around<H> {
         before: Option<u64>,
         limit: usize,
     ) -> Pending<'a, Result<Option<store::ledger::Statement>, ReadError>> {
-        self.inner.statement(tenant, account, before, limit)
+        self.hook.read("statement", self.inner.statement(tenant, account, before, limit))
     }
 
     fn holds_expire(&self, limit: usize) -> Pending<'_, Result<usize, CommitError>> {
-        self.inner.holds_expire(limit)
+        self.hook.write("holds_expire", self.inner.holds_expire(limit))
     }
 
     fn standing(&self) -> Pending<'_, Result<Standing, ReadError>> {
-        self.inner.standing()
+        self.hook.read("standing", self.inner.standing())
     }
 
     fn epochs<'a>(&'a self, tenant: &'a TenantId) -> Pending<'a, Result<Vec<EpochRow>, ReadError>> {
-        self.inner.epochs(tenant)
+        self.hook.read("epochs", self.inner.epochs(tenant))
     }
 
     fn tenants_behind(&self) -> Pending<'_, Result<Vec<TenantId>, ReadError>> {
-        self.inner.tenants_behind()
+        self.hook.read("tenants_behind", self.inner.tenants_behind())
     }
 
     fn hints(&self) -> Hints {

@@ -9,6 +9,7 @@
 //! | [`clock`], [`ids`], [`random`] | time, identity and chance as the test wants them |
 //! | [`folder`] | a folder that goes away, on the fastest file system there is |
 //! | [`around`] | a real store with one answer changed |
+//! | [`simulation`] | many things at once in the order that a seed decides, and a model of what the store owes |
 //! | [`conformance`] | what every storage engine must do, one named test per rule |
 //! | [`survivor`] | a process made to be killed in the middle of a commit, and the judge of what it left |
 //!
@@ -21,6 +22,7 @@ pub mod conformance;
 pub mod folder;
 pub mod ids;
 pub mod random;
+pub mod simulation;
 pub mod survivor;
 
 pub use clock::VirtualClock;

@@ -619,6 +619,14 @@ impl Engine {
             reads.extend(view.into_reads().map_err(act::internal)?);
         }
         run.crashes = run.crashes.saturating_add(unreported(&lease));
+        if run.status == Status::Dead
+            && facts.iter().all(|(kind, _)| *kind != "flows.tool.finished")
+            && let Some(pending) = run.pending.as_mut().filter(|pending| !pending.unknown)
+        {
+            // It gives up with an intent that nobody comes back to: the log says so, and a replay looks first.
+            pending.unknown = true;
+            facts.push(("flows.tool.finished", pending.lost(&stored.step)));
+        }
         let mut draft = stamp.draft();
         let silent = facts.is_empty() && matches!(run.status, Status::Running | Status::Waiting);
         let of_call = facts.iter().any(|(kind, _)| *kind == "flows.tool.finished");

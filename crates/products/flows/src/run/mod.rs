@@ -246,6 +246,14 @@ impl Pending {
         })
     }
 
+    /// What a fact says of it when nobody has come back from it.
+    pub(crate) fn lost(&self, step: &str) -> Value {
+        serde_json::json!({
+            "step": step, "connector": self.connector, "action": self.action, "effect_key": self.effect_key,
+            "outcome": "unknown", "code": "flows.call_lost",
+        })
+    }
+
     /// What it goes through and what names it: connector and effect key.
     pub fn call(&self) -> (&str, &str) {
         (&self.connector, &self.effect_key)

@@ -6,7 +6,7 @@ use act::Ctx;
 use kernel::{hex, sha256};
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
-use store::Store;
+use store::{Pending, ReadError, Store};
 use testkit::around::{Around, Hook};
 
 /// What `access.key.create` for this principal comes to: the key, or the code of the refusal.
@@ -213,8 +213,13 @@ async fn a_key_is_good_for_what_it_is_limited_to() {
 struct Reads(Arc<Mutex<Vec<&'static str>>>);
 
 impl Hook for Reads {
-    fn reads(&self, way: &'static str) {
+    fn read<'a, T: Send + 'a>(
+        &'a self,
+        way: &'static str,
+        answer: Pending<'a, Result<T, ReadError>>,
+    ) -> Pending<'a, Result<T, ReadError>> {
         self.0.lock().unwrap().push(way);
+        answer
     }
 }
 

@@ -63,9 +63,7 @@ impl Engine {
         if !pending.unknown {
             // Found by somebody who did not make it: in doubt from here on, and durably so, before anything can fail.
             let then = machine::call_unknown(&mut run, "flows.call_lost", bench.now_ms);
-            let outcome = json!({"step": bench.step.id, "connector": pending.connector, "action": pending.action,
-                                 "effect_key": pending.effect_key, "outcome": "unknown", "code": "flows.call_lost"});
-            return Ok(Move::new(run, then, vec![("flows.tool.finished", outcome)]));
+            return Ok(Move::new(run, then, vec![("flows.tool.finished", pending.lost(&bench.step.id))]));
         }
         let version = self.connector(bench, &run, &pending.connector).await?;
         let Some(action) = version.manifest.action(&pending.action) else {
