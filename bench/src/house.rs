@@ -22,12 +22,28 @@ pub struct Item {
     pub id: Id,
     /// Some text.
     pub note: String,
+    /// Where it stands, for [`crate::growth`]; the items of the other figures stand nowhere and have no index entry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shelf: Option<u64>,
+}
+
+/// The index of items by shelf.
+pub const SHELF: &str = "shelf";
+/// How many shelves there are.
+const SHELVES: u64 = 100;
+
+/// The index key of a shelf; any number is one of them.
+pub fn shelf_key(n: u64) -> Vec<u8> {
+    store::key::Key::new().integer((n % SHELVES) as i64).bytes()
 }
 
 impl Document for Item {
     const KIND: &'static str = "flows.item";
     fn id(&self) -> &Id {
         &self.id
+    }
+    fn indexes(&self) -> Vec<(&'static str, Vec<u8>)> {
+        self.shelf.map(|shelf| (SHELF, shelf_key(shelf))).into_iter().collect()
     }
 }
 
@@ -66,7 +82,7 @@ pub fn ctx(tenant: &TenantId) -> Ctx {
     }
 }
 
-/// The verb: one new record, one fact. It bears the name of an act that the default policy knows.
+/// The verb: one new record, one fact, or `count` of each on shelves. It bears the name of an act that the default policy knows.
 pub fn verb() -> Verb {
     Verb {
         act: "flows.run.start",
@@ -80,15 +96,21 @@ pub fn verb() -> Verb {
         aim: Arc::new(|_, _, ctx| async move { Ok(Target::of("flows.item", ctx.tenant.id())) }.boxed()),
         plan: Arc::new(|_, args, stamp| {
             async move {
-                let item =
-                    Item { id: stamp.id("itm"), note: args["note"].as_str().unwrap_or_default().to_owned() };
-                let mut plan = Plan { draft: stamp.draft(), outcome: json!({"item": item.id}) };
-                plan.draft.put_new(&item).fact(stamp.fact(
-                    "flows.item.put",
-                    &item.id,
-                    ("flows.item", &item.id),
-                    json!({"bytes": item.note.len()}),
-                ));
+                let count = args["count"].as_u64();
+                let mut plan = Plan { draft: stamp.draft(), outcome: json!({}) };
+                for n in 0..count.unwrap_or(1) {
+                    let note = args["note"].as_str().unwrap_or_default().to_owned();
+                    let id = stamp.id("itm");
+                    let shelf = count.map(|_| n + stamp.at_ms.unsigned_abs());
+                    let item = Item { id, note, shelf };
+                    plan.outcome["item"] = json!(item.id);
+                    plan.draft.put_new(&item).fact(stamp.fact(
+                        "flows.item.put",
+                        &item.id,
+                        ("flows.item", &item.id),
+                        json!({"bytes": item.note.len()}),
+                    ));
+                }
                 Ok(plan)
             }
             .boxed()

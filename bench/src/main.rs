@@ -2,14 +2,26 @@
 //!
 //! Writes `bench/results/latest.json`, a list of `{name, value, unit, baseline, ratio, fsync_p50_us, at}`; `bar` says what
 //! the figure has to reach. These machines are shared: quote ratios, and the fsync beside them.
+//!
+//! With an argument, only the figures whose names begin with it are measured, and take their places among the others.
 
 mod commit;
 mod flow;
+mod growth;
 mod house;
+mod process;
+mod triage;
 mod verify;
 
 use serde_json::{Value, json};
 use store::{Clock as _, SystemClock};
+
+/// As in the binary that is measured.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Where the figures are kept.
+const RESULTS: &str = "bench/results/latest.json";
 
 /// One figure. `fsync_p50_us` is 0 where no disk is involved.
 fn row(name: &str, value: f64, unit: &str, baseline: Option<f64>, fsync_p50_us: u64, bar: &str) -> Value {
@@ -25,8 +37,13 @@ fn row(name: &str, value: f64, unit: &str, baseline: Option<f64>, fsync_p50_us: 
 #[expect(clippy::print_stdout, reason = "figures are printed")]
 async fn main() {
     let only = std::env::args().nth(1);
-    let wanted = |name: &str| only.as_ref().is_none_or(|only| name.starts_with(only.as_str()));
+    let wanted = |name: &str| {
+        only.as_ref().is_none_or(|only| name.starts_with(only.as_str()) || only.starts_with(name))
+    };
     let mut rows = Vec::new();
+    if ["start", "rss", "binary"].into_iter().any(wanted) {
+        rows.extend(process::rows().await);
+    }
     if wanted("commit") {
         let (a, b) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
         let fsync = commit::fsync_p50_us(a.path());
@@ -61,6 +78,12 @@ async fn main() {
     if wanted("flow") {
         rows.extend(flow::rows().await);
     }
+    if wanted("triage") {
+        rows.extend(triage::rows().await);
+    }
+    if wanted("growth") {
+        rows.extend(growth::rows().await);
+    }
     for row in &rows {
         println!(
             "{:<14} {:>12} {:<10} baseline {:>10} ratio {:>7}  {}",
@@ -72,9 +95,23 @@ async fn main() {
             row["bar"].as_str().unwrap_or_default(),
         );
     }
-    if only.is_none() {
-        let text = serde_json::to_string_pretty(&rows).expect("plain data") + "\n";
-        std::fs::create_dir_all("bench/results").expect("this runs at the workspace's root");
-        std::fs::write("bench/results/latest.json", text).expect("the folder is there");
+    let kept = match only {
+        None => rows,
+        Some(_) => placed(std::fs::read_to_string(RESULTS).ok(), rows),
+    };
+    let text = serde_json::to_string_pretty(&kept).expect("plain data") + "\n";
+    std::fs::create_dir_all("bench/results").expect("this runs at the workspace's root");
+    std::fs::write(RESULTS, text).expect("the folder is there");
+}
+
+/// The figures there were, with new ones in the places of those of the same name and the others behind them.
+fn placed(before: Option<String>, rows: Vec<Value>) -> Vec<Value> {
+    let mut kept: Vec<Value> = before.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+    for row in rows {
+        match kept.iter_mut().find(|old| old["name"] == row["name"]) {
+            Some(old) => *old = row,
+            None => kept.push(row),
+        }
     }
+    kept
 }

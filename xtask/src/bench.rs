@@ -33,7 +33,7 @@ const NONE: &str = "–";
 /// Runs the benchmarks, unless only the table is wanted, then writes the table.
 pub(crate) fn run(args: &[OsString]) -> Result<(), Failure> {
     if args != ["--table"] {
-        let build = Call::new("cargo", RELEASE.iter().chain(&["--bin", "bench"]));
+        let build = Call::new("cargo", RELEASE.iter().chain(&["--bin", "bench", "--bin", "writ"]));
         let measure = Call::new(built("release/bench"), args);
         for call in [build, measure] {
             call.run().map_err(|failure| Failure::new(format!("`{}`: {failure}", call.line())))?;

@@ -25,6 +25,13 @@ pub fn decode32(text: &str) -> Option<[u8; 32]> {
     Some(out)
 }
 
+/// Whether `text` is exactly 64 lower-case hexadecimal digits: what [`decode32`] reads, for those who need no bytes.
+pub fn is32(text: &str) -> bool {
+    let digit = |byte: u8| byte.is_ascii_digit() | (b'a'..=b'f').contains(&byte);
+    // Every byte is looked at, so that the compiler looks at many at once.
+    text.len() == 64 && text.bytes().fold(true, |ok, byte| ok & digit(byte))
+}
+
 fn digit(byte: u8) -> Option<u8> {
     match byte {
         b'0'..=b'9' => Some(byte - b'0'),
@@ -42,5 +49,14 @@ mod tests {
         assert_eq!(super::decode32(&text), Some(bytes));
         assert_eq!(super::decode32(&text.to_uppercase()), None);
         assert_eq!(super::decode32(&text[1..]), None);
+        for at in 0..64 {
+            for byte in 0..=127u8 {
+                let mut touched = text.clone().into_bytes();
+                touched[at] = byte;
+                let touched = String::from_utf8(touched).unwrap();
+                assert_eq!(super::is32(&touched), super::decode32(&touched).is_some(), "{touched}");
+            }
+        }
+        assert!(!super::is32(&text[1..]));
     }
 }

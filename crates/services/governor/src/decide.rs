@@ -17,8 +17,9 @@ use act::{Class, Ctx, Fault, Ids, PrincipalKind, Target, Verb};
 use kernel::permit::{Authority, Decision, Mint, Refusal};
 use kernel::{Digest, Effect, Grant, Id, Permit, TenantId, Verdict, commitment, hex};
 use parking_lot::{Mutex, RwLock};
+use serde::Serialize;
 use serde_json::{Value, json};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// How long a permit can be used.
@@ -424,6 +425,33 @@ fn suffices(granted: &Granted, verdict: &Verdict, ctx: &Ctx) -> bool {
     people_counted(&granted.by, obligations.approver_tier, ctx) >= usize::from(obligations.approvals.max(1))
 }
 
+/// What the side row holds. It borrows: it is written once an act, and a value made of it first would copy all of it.
+#[derive(Serialize)]
+struct Aside<'a> {
+    args: &'a Value,
+    decision: Event<'a>,
+    seed: String,
+}
+
+#[derive(Serialize)]
+struct Event<'a> {
+    bundles: Value,
+    decision_id: &'a Id,
+    input: &'a PolicyInput,
+    labels: Value,
+    path: &'static str,
+    req_id: &'a str,
+    result: EventResult<'a>,
+    timestamp_ms: i64,
+}
+
+#[derive(Serialize)]
+struct EventResult<'a> {
+    effect: Effect,
+    obligations: &'a kernel::verdict::Obligations,
+    reasons: &'a BTreeSet<String>,
+}
+
 /// The side row. Its `decision` has the fields of an OPA decision log event (EventV1), so that tools that read those
 /// read these.
 fn aside(
@@ -434,24 +462,24 @@ fn aside(
     decision: &Decision,
     policy: Option<&str>,
 ) -> Vec<u8> {
-    let event = json!({
-        "seed": hex::encode(seed),
-        "args": question.args,
-        "decision": {
-            "decision_id": decision.id,
-            "labels": {"app": "writ"},
-            "bundles": {"platform": {"revision": policy}},
-            "path": "writ/verdict",
-            "input": input,
-            "result": {
-                "effect": verdict.effect,
-                "reasons": verdict.reasons,
-                "obligations": verdict.obligations,
+    let event = Aside {
+        args: question.args,
+        decision: Event {
+            bundles: json!({"platform": {"revision": policy}}),
+            decision_id: &decision.id,
+            input,
+            labels: json!({"app": "writ"}),
+            path: "writ/verdict",
+            req_id: &question.ctx.trace,
+            result: EventResult {
+                effect: verdict.effect,
+                obligations: &verdict.obligations,
+                reasons: &verdict.reasons,
             },
-            "timestamp_ms": question.now_ms,
-            "req_id": question.ctx.trace,
+            timestamp_ms: question.now_ms,
         },
-    });
-    // A JSON value always serialises.
+        seed: hex::encode(seed),
+    };
+    // Plain data always serialises.
     serde_json::to_vec(&event).unwrap_or_default()
 }

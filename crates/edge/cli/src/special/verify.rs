@@ -10,7 +10,7 @@ use clap::ArgMatches;
 use evidence::archive::BUNDLE_BYTES_MAX;
 use evidence::manifest::NOT_PROVEN;
 use evidence::trust::{TRUST_BYTES_MAX, Trust};
-use evidence::verify::{Reason, Report, verify};
+use evidence::verify::{Reason, Report, verify_named};
 use serde_json::{Value, json};
 use std::fs::File;
 use std::io::Read as _;
@@ -55,7 +55,7 @@ pub fn run(matches: &ArgMatches, format: Format) -> Result<(), Failure> {
             )));
         }
     };
-    let report = verify(&bundle, &trust, held.as_deref());
+    let report = verify_named(&bundle, &trust, held.as_deref());
     match format {
         Format::Table => say(&lines(&report))?,
         Format::Json | Format::Yaml => {

@@ -77,25 +77,25 @@ pub fn read(leaf: &[u8]) -> Option<Leaf<'_>> {
     let text = std::str::from_utf8(leaf).ok()?;
     let mut reader = Reader { text, scan: Scan::new(leaf) };
     // In the order of the bytes, which is that of the members' names.
-    let act = reader.after("{\"act\":")?.text()?;
-    let actor = reader.after(",\"actor\":")?.id()?;
-    let args_commitment = reader.after(",\"args_commitment\":")?.optional(Reader::digest)?;
-    let assurance = reader.after(",\"assurance\":")?.optional(Reader::text)?;
-    let at_ms = reader.after(",\"at_ms\":")?.scan.integer().ok()?;
-    let causes = reader.after(",\"causes\":")?.ids()?;
-    let decision = reader.after(",\"decision\":")?.optional(Reader::decision)?;
-    let id = reader.after(",\"id\":")?.id()?;
-    let kind = reader.after(",\"kind\":")?.text()?;
-    let on_behalf_of = reader.after(",\"on_behalf_of\":")?.ids()?;
-    let origin = reader.after(",\"origin\":")?.text()?;
-    let outcome = reader.after(",\"outcome\":")?.object()?;
-    let policy = reader.after(",\"policy\":")?.optional(Reader::text)?;
-    let resource = reader.after(",\"resource\":")?.text()?;
-    let stream = reader.after(",\"stream\":")?.id()?;
+    let act = reader.after(b"{\"act\":")?.text()?;
+    let actor = reader.after(b",\"actor\":")?.id()?;
+    let args_commitment = reader.after(b",\"args_commitment\":")?.optional(Reader::digest)?;
+    let assurance = reader.after(b",\"assurance\":")?.optional(Reader::text)?;
+    let at_ms = reader.after(b",\"at_ms\":")?.scan.integer().ok()?;
+    let causes = reader.after(b",\"causes\":")?.ids()?;
+    let decision = reader.after(b",\"decision\":")?.optional(Reader::decision)?;
+    let id = reader.after(b",\"id\":")?.id()?;
+    let kind = reader.after(b",\"kind\":")?.text()?;
+    let on_behalf_of = reader.after(b",\"on_behalf_of\":")?.ids()?;
+    let origin = reader.after(b",\"origin\":")?.text()?;
+    let outcome = reader.after(b",\"outcome\":")?.object()?;
+    let policy = reader.after(b",\"policy\":")?.optional(Reader::text)?;
+    let resource = reader.after(b",\"resource\":")?.text()?;
+    let stream = reader.after(b",\"stream\":")?.id()?;
     let stream_n =
-        u64::try_from(reader.after(",\"stream_n\":")?.scan.integer().ok()?).ok().filter(|n| *n > 0)?;
-    let trace = reader.after(",\"trace\":")?.text()?;
-    reader.after(",\"v\":1}")?.scan.at_end().then_some(Leaf {
+        u64::try_from(reader.after(b",\"stream_n\":")?.scan.integer().ok()?).ok().filter(|n| *n > 0)?;
+    let trace = reader.after(b",\"trace\":")?.text()?;
+    reader.after(b",\"v\":1}")?.scan.at_end().then_some(Leaf {
         id,
         at_ms,
         origin,
@@ -122,11 +122,13 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn after(&mut self, literal: &str) -> Option<&mut Reader<'a>> {
-        self.scan.literal(literal.as_bytes()).ok()?;
+    #[inline]
+    fn after<const N: usize>(&mut self, literal: &[u8; N]) -> Option<&mut Reader<'a>> {
+        self.scan.literal(literal).ok()?;
         Some(self)
     }
 
+    #[inline]
     fn text(&mut self) -> Option<Cow<'a, str>> {
         let span = self.scan.string().ok()?;
         if span.plain {
@@ -137,17 +139,19 @@ impl<'a> Reader<'a> {
     }
 
     /// A string without escapes that `fits`.
+    #[inline]
     fn plain(&mut self, fits: impl Fn(&str) -> bool) -> Option<&'a str> {
         let span = self.scan.string().ok()?;
         Some(&self.text[span.from..span.to]).filter(|text| span.plain && fits(text))
     }
 
+    #[inline]
     fn id(&mut self) -> Option<&'a str> {
         self.plain(Id::valid)
     }
 
     fn digest(&mut self) -> Option<&'a str> {
-        self.plain(|text| hex::decode32(text).is_some())
+        self.plain(hex::is32)
     }
 
     /// A value or `null`; the outer `None` is a failure.
@@ -161,24 +165,24 @@ impl<'a> Reader<'a> {
 
     fn ids(&mut self) -> Option<Vec<&'a str>> {
         let mut ids = Vec::new();
-        self.after("[")?;
+        self.after(b"[")?;
         if self.scan.peek() == Some(b']') {
-            return self.after("]").map(|_| ids);
+            return self.after(b"]").map(|_| ids);
         }
         loop {
             ids.push(self.id()?);
             match self.scan.peek()? {
-                b',' => self.after(",")?,
-                _ => return self.after("]").map(|_| ids),
+                b',' => self.after(b",")?,
+                _ => return self.after(b"]").map(|_| ids),
             };
         }
     }
 
     fn decision(&mut self) -> Option<LeafDecision<'a>> {
         const EFFECTS: [&str; 6] = ["ALLOW", "ROUTE", "THROTTLE", "HITL", "STEP_UP", "DENY"];
-        let effect = self.after("{\"effect\":")?.plain(|text| EFFECTS.contains(&text))?;
-        let id = self.after(",\"id\":")?.id()?;
-        self.after("}").map(|_| LeafDecision { effect, id })
+        let effect = self.after(b"{\"effect\":")?.plain(|text| EFFECTS.contains(&text))?;
+        let id = self.after(b",\"id\":")?.id()?;
+        self.after(b"}").map(|_| LeafDecision { effect, id })
     }
 
     fn object(&mut self) -> Option<Outcome<'a>> {

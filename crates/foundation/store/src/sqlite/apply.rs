@@ -423,7 +423,7 @@ fn check_facts(
         may(scope, &scope.facts, fact.kind)?;
         let last = match checked.streams.get(&fact.stream).or_else(|| state?.streams.get(&fact.stream)) {
             Some(last) => *last,
-            None => log::stream_last(db, &checked.tenant, fact.stream.as_str())?,
+            None => log::stream_last(db, &checked.tenant, fact.stream.as_str(), bench.deferred)?,
         };
         let place = Place { origin, stream_n: last + 1, at_ms: checked.at_ms };
         let bytes =

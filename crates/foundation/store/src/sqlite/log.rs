@@ -271,13 +271,20 @@ fn leaf_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<LeafRow> {
     Ok(LeafRow { index: unsigned(row.get(0)?, 0)?, leaf: row.get(1)? })
 }
 
-/// The last number given out in a stream, wherever its facts are.
-pub(super) fn stream_last(db: &Connection, tenant: &TenantId, stream: &str) -> rusqlite::Result<u64> {
+/// The last number given out in a stream. Only where sequencing is `deferred` do facts wait in the intake: a writer that
+/// places them at once has emptied it before its first commit.
+pub(super) fn stream_last(
+    db: &Connection,
+    tenant: &TenantId,
+    stream: &str,
+    deferred: bool,
+) -> rusqlite::Result<u64> {
+    const PLACED: &str =
+        "SELECT stream_n FROM facts WHERE tenant = ? AND stream = ? ORDER BY stream_n DESC LIMIT 1";
+    const WAITING: &str =
+        "SELECT stream_n FROM intake WHERE tenant = ? AND stream = ? ORDER BY stream_n DESC LIMIT 1";
     let mut last = 0;
-    for sql in [
-        "SELECT stream_n FROM facts WHERE tenant = ? AND stream = ? ORDER BY stream_n DESC LIMIT 1",
-        "SELECT stream_n FROM intake WHERE tenant = ? AND stream = ? ORDER BY stream_n DESC LIMIT 1",
-    ] {
+    for sql in [Some(PLACED), deferred.then_some(WAITING)].into_iter().flatten() {
         let found: Option<i64> = db
             .prepare_cached(sql)?
             .query_row(params![tenant.as_str(), stream], |row| row.get(0))

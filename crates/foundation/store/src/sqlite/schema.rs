@@ -20,6 +20,7 @@
 //! job's time has come: due jobs are found by (ready, tenant, due), waiting ones by (ready, due), and neither search
 //! ever walks over jobs that it does not want.
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -200,6 +201,15 @@ pub enum OpenError {
 /// How far the file of the write-ahead log is cut back after it has once grown beyond its usual 16 MiB.
 const WAL_BYTES_KEPT: u32 = 64 << 20;
 
+/// One plan per statement, whatever is bound to it.
+///
+/// SQLite as bundled may look at bound values when it plans a statement, to see whether a constraint singles out few rows;
+/// once it has looked at one, binding another throws the plan away, and the next step parses and plans anew. This store
+/// keeps no statistics of values, so each plan came out as it was, and a quarter of the writer's time went into making it.
+fn plans_keep(connection: &Connection) -> rusqlite::Result<()> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map(|_| ())
+}
+
 /// What a database is made of: each table, index and trigger with its statement, however that was spaced.
 fn parts(connection: &Connection) -> rusqlite::Result<BTreeMap<String, String>> {
     let mut statement = connection.prepare(
@@ -240,6 +250,7 @@ pub(super) fn open_writer(path: &Path, page_count_max: Option<u32>) -> Result<Co
         return Err(OpenError::UnsafeSqlite(rusqlite::version().to_owned()));
     }
     let connection = Connection::open(path)?;
+    plans_keep(&connection)?;
     let ahead = vetted(&connection)?;
     // Recursive triggers, because without them a row that REPLACE takes away is not asked for by the triggers that keep it.
     // WAL with synchronous=FULL: each transaction is durable when COMMIT returns, at one fsync per group of callers.
@@ -270,6 +281,7 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, OpenError> {
         path,
         OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
     )?;
+    plans_keep(&connection)?;
     connection
         .execute_batch("PRAGMA query_only = ON; PRAGMA cache_size = -16384; PRAGMA busy_timeout = 5000;")?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);

@@ -220,7 +220,7 @@ pub struct Report {
     pub checks: Vec<Check>,
     /// The first failure; `None`: the bundle is valid.
     pub failure: Option<Failure>,
-    /// SHA-256 of the bundle.
+    /// SHA-256 of the bundle; empty where only [`super::verify`] was asked.
     pub bundle_sha256: String,
     /// What it is about: a stream, or `log`.
     pub subject: String,

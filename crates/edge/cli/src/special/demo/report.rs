@@ -229,7 +229,7 @@ pub async fn prove(stage: &Stage, client: &Client, name: &str) -> Result<Proof, 
     // From the files, as a stranger would.
     let trust = verify::trust_read(&trust_file)?;
     let (report, tampered, flipped) = tokio::task::spawn_blocking(move || {
-        let report = evidence::verify::verify(&bytes, &trust, None);
+        let report = evidence::verify::verify_named(&bytes, &trust, None);
         let flipped = flip(bytes);
         (report, evidence::verify::verify(&flipped, &trust, None), flipped)
     })
