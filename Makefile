@@ -5,7 +5,7 @@ XTASK := @cargo xtask
 # A toolchain installed a minute ago is not on PATH before the next login.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: help setup demo test check bench soak
+.PHONY: help setup demo test check bench soak fuzz
 
 help: ## list these commands
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
@@ -32,3 +32,7 @@ bench: ## measure, and write the figures into README.md
 soak: ## histories of the simulated house, for hours: ARGS="--hours 8"; one of them: ARGS="--seed 7"
 	$(SETUP) build
 	$(XTASK) soak $(ARGS)
+
+fuzz: ## look for inputs that break a reader of untrusted bytes, for seconds: ARGS="url 600"
+	$(SETUP) fuzz
+	$(XTASK) fuzz $(ARGS)

@@ -5,13 +5,16 @@
 //! panics, and when what was read does not mean the same after it was written and read again. "It did not crash" finds a
 //! reader that indexes too far; "it comes back the same" finds one that believes two things about one text.
 //!
-//! `tests/smoke.rs`, a part of `make test`, calls the functions: the seeds, the corpus, and a fixed number of seeded
-//! mutations of them, so that each run does the same. The functions do not know that, and any fuzzer can call them.
+//! The functions are called by two programs, and know neither:
+//!
+//! - `tests/smoke.rs`, a part of `make test`: the seeds, the corpus, and a fixed number of seeded mutations of them, so
+//!   that each run does the same;
+//! - `guided`, a workspace of its own for cargo-fuzz, which looks for new paths with libFuzzer: `make fuzz ARGS="url 600"`.
 //!
 //! Rules for those who add one. It is pure, takes at most milliseconds for an input of a few kibibytes, and asserts an
 //! equality wherever there is one. It makes its own signatures and digests: what stands behind a signature is reached
-//! only by input that is signed. It gets a row in [`TARGETS`], a name in `tests/smoke.rs`, and a few small inputs in
-//! `corpus/`; a test compares the three.
+//! only by input that is signed. It gets a row in [`TARGETS`], a line in `tests/smoke.rs`, a program in
+//! `guided/Cargo.toml` (a test compares the three), and a few small inputs in `corpus/`.
 //!
 //! Why it is built so: docs/decisions/0023-fuzzing.md.
 
@@ -32,7 +35,7 @@ pub const INPUT_BYTES_MAX: usize = 16 * 1024;
 /// One reader of untrusted bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct Target {
-    /// Its name: that of its corpus and of its test.
+    /// Its name: that of its corpus and of its program.
     pub name: &'static str,
     /// Reads the bytes, and panics if that goes wrong.
     pub run: fn(&[u8]),

@@ -1,6 +1,6 @@
 //! Mutations without coverage: what the smoke test tries between the corpus and the random.
 //!
-//! A fuzzer with coverage decides by the paths that an input took. Here nothing is known of paths, so the changes are those that break
+//! libFuzzer decides by the paths that an input took. Here nothing is known of paths, so the changes are those that break
 //! readers most often: a bit, a border value, a word of the format in another place, a piece doubled, moved or gone, two
 //! inputs joined, a number made huge. The sequence depends on the seed alone, so that whoever runs it again sees the same.
 

@@ -1,6 +1,6 @@
 //! Each target, many times, the same way every time: its seeds, its corpus, and mutations of both.
 //!
-//! This finds what is near to what is known. What is found by whatever other way belongs into the corpus.
+//! This finds what is near to what is known. What is far is looked for by `make fuzz`, whose finds are then in the corpus.
 
 use fuzz::{INPUT_BYTES_MAX, Mutator, TARGETS, Target, target};
 use std::collections::BTreeSet;
@@ -66,7 +66,7 @@ smoke! {
 }
 
 #[test]
-fn every_target_has_a_test_and_a_corpus() {
+fn every_target_has_a_test_a_corpus_and_a_program() {
     let targets: BTreeSet<&str> = TARGETS.iter().map(|target| target.name).collect();
     assert_eq!(targets, TESTED.iter().copied().collect());
     let corpora = std::fs::read_dir(root().join("corpus")).expect("the corpus");
@@ -74,6 +74,13 @@ fn every_target_has_a_test_and_a_corpus() {
         .map(|entry| entry.expect("a readable folder").file_name().to_string_lossy().into_owned())
         .collect();
     assert_eq!(targets, corpora.iter().map(String::as_str).collect());
+    let manifest = std::fs::read_to_string(root().join("guided/Cargo.toml")).expect("the programs");
+    let programs: BTreeSet<&str> = manifest
+        .split("[[bin]]")
+        .skip(1)
+        .filter_map(|bin| bin.split_once("name = \"")?.1.split('"').next())
+        .collect();
+    assert_eq!(targets, programs);
 }
 
 /// A target that cannot fail finds nothing: what is wrong is seen, and named.

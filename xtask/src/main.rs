@@ -1,4 +1,4 @@
-//! The workspace's own commands: `cargo xtask demo|test|check|bench|soak|house|abuse|contract`.
+//! The workspace's own commands: `cargo xtask demo|test|check|bench|soak|fuzz|house|abuse|contract`.
 //!
 //! What a person or a CI machine has to type is short (`make test`), what it
 //! does is long and must be the same for both. It stands here, in Rust, where it
@@ -19,6 +19,7 @@
 mod bench;
 mod contract;
 mod demo;
+mod fuzz;
 mod house;
 mod soak;
 mod stage;
@@ -42,6 +43,10 @@ usage: cargo xtask COMMAND [ARGS]
   bench --table   only write the table, from bench/results/latest.json
   soak [ARGS]     live through histories of the simulated house: --hours H, or
                   --seeds N, or --seed SEED to see one of them
+  fuzz TARGET SECONDS
+                  look for inputs that break a target of the crate `fuzz`
+  fuzz TARGET keep
+                  put what was found on new paths into its corpus, the small of it
   house           the house rules alone
   abuse           write docs/abuse-cases.md from the names of the tests
   contract        compare the API with the one that was released
@@ -78,7 +83,7 @@ fn main() -> ExitCode {
 }
 
 fn run(command: &str, args: &[OsString]) -> Result<(), Failure> {
-    let takes_args = matches!(command, "demo" | "bench" | "contract" | "soak");
+    let takes_args = matches!(command, "demo" | "bench" | "contract" | "soak" | "fuzz");
     if !takes_args && !args.is_empty() {
         return Err(Failure::new(format!("`{command}` takes no arguments\n\n{USAGE}")));
     }
@@ -89,6 +94,7 @@ fn run(command: &str, args: &[OsString]) -> Result<(), Failure> {
         "check" => test::check(),
         "bench" => bench::run(args),
         "soak" => soak::run(args),
+        "fuzz" => fuzz::run(args),
         "house" => house::run(),
         "abuse" => house::abuse(),
         "contract" => match args {

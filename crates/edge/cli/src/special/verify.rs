@@ -157,7 +157,7 @@ mod tests {
         );
         assert!(!text.contains('\u{1b}'), "{text}");
         assert!(judge(&report).is_ok());
-        report.failure = verify(b"no bundle", &trust(), None).failure;
+        report.failure = evidence::verify(b"no bundle", &trust(), None).failure;
         report.checks.push(check("manifest", false, "x"));
         let text = lines(&report);
         assert!(text.contains("FAILED  manifest") && !text.contains("Valid"), "{text}");

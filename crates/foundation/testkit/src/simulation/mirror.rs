@@ -121,7 +121,8 @@ impl Mirror {
             | Operation::JobCancel { .. }
             | Operation::Blob { .. }
             | Operation::Account(_)
-            | Operation::Transfer(_) => None,
+            | Operation::Transfer(_)
+            | Operation::Epoch { .. } => None,
         })
     }
 
@@ -187,7 +188,8 @@ impl Mirror {
                 | Operation::Fence { .. }
                 | Operation::Blob { .. }
                 | Operation::Account(_)
-                | Operation::Transfer(_) => {}
+                | Operation::Transfer(_)
+                | Operation::Epoch { .. } => {}
             }
         }
     }
