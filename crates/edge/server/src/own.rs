@@ -88,9 +88,9 @@ async fn fit(own: &Own) -> Result<Value, Fault> {
     if !policy::in_force(&own.harness) {
         reasons.push("no policy is in force");
     }
-    let put_back = own.gate.why();
-    if let Some(why) = &put_back {
-        reasons.push(why);
+    let put_back = own.gate.pass().err();
+    if let Some(fault) = &put_back {
+        reasons.push(&fault.message);
     }
     if reasons.is_empty() {
         return Ok(json!({"status": "ready"}));

