@@ -2,9 +2,9 @@
 
 use crate::{Taken, Target, of_kind};
 use act::{Param, page, trace};
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use custody::credential::CredentialRef;
 use flows::hook::{self, HookError};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use kernel::{Id, TenantId};
 use notify::feed;
 use notify::slack::click;
