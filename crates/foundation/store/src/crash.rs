@@ -42,9 +42,15 @@ pub const POINTS: &[&str] = &[
     // An event was taken by a webhook's target, and nothing of that is recorded; and then it is.
     "event.sent",
     "event.recorded",
+    // A card is shown, or changed, and nothing of that is recorded; and then it is.
+    "card.sent",
+    "card.recorded",
     // A head is signed, and then kept, before anybody sees it.
     "checkpoint.signed",
     "checkpoint.kept",
+    // The checkpoint is durable, and the high-water mark behind it; the mark has caught up, and nobody was told.
+    "mark.due",
+    "mark.moved",
     // A bundle lies in its folder, and no record names it.
     "evidence.written",
     // An older schema is being brought up to date: in the open transaction, and once it is durable.

@@ -94,6 +94,8 @@ const OTHERS: &[Case] = &[
     ("approval.settled", 1, &[Denied]),
     ("checkpoint.signed", 2, &[Sure, Granted]),
     ("checkpoint.kept", 2, &[Sure, Granted]),
+    ("mark.due", 2, &[Sure, Granted]),
+    ("mark.moved", 2, &[Sure, Granted]),
     ("evidence.written", 1, &[Sure, Granted]),
 ];
 
@@ -104,7 +106,15 @@ const EVENTS: &[Case] = &[
     ("event.recorded", 1, &[Sure, Granted, Denied]),
 ];
 
-const CASES: [&[Case]; 4] = [COMMITS, CALLS, OTHERS, EVENTS];
+/// Cards on their way to Slack.
+const CARDS: &[Case] = &[
+    ("card.sent", 1, &[Granted]),
+    ("card.sent", 2, &[Denied]),
+    ("card.recorded", 1, &[Granted, Sure]),
+    ("card.recorded", 2, &[Granted, Denied]),
+];
+
+const CASES: [&[Case]; 5] = [COMMITS, CALLS, OTHERS, EVENTS, CARDS];
 
 /// How often more comes in before a point that nobody passes is given up.
 const BATCHES_MAX: u32 = 20;
@@ -156,6 +166,11 @@ async fn it_dies_around_events_that_are_sent() {
     // Whatever was taken and not yet written down came again, under the id that it had.
     let once: BTreeSet<&String> = heard.iter().collect();
     assert!(once.len() < heard.len(), "{} events, {} deliveries", once.len(), heard.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_dies_around_cards_that_are_shown() {
+    let _ = dies(CARDS).await;
 }
 
 /// Dies in each of these ways; returns all facts in the end, and what the webhook's target heard.
@@ -325,6 +340,9 @@ struct Seen {
     open: BTreeSet<String>,
     /// Approvals that were asked for and are not closed.
     asked: BTreeSet<String>,
+    /// Approvals that a run waits for, and approvals that people are shown in Slack: who is both is decided.
+    waited: BTreeSet<String>,
+    shown: BTreeSet<String>,
 }
 
 impl Seen {
@@ -349,7 +367,15 @@ impl Seen {
             "governor.approval.requested" => {
                 self.asked.insert(text(&outcome["approval"]));
             }
-            "flows.step.waiting" => return (Some(text(&outcome["approval"])), None),
+            kind @ ("flows.step.waiting" | "notify.card.sent") => {
+                let approval = text(&outcome["approval"]);
+                let (here, there) = match kind {
+                    "flows.step.waiting" => (&mut self.waited, &self.shown),
+                    _ => (&mut self.shown, &self.waited),
+                };
+                let first = here.insert(approval.clone());
+                return ((first && there.contains(&approval)).then_some(approval), None);
+            }
             "governor.approval.closed" => {
                 self.asked.remove(&run);
             }
@@ -365,6 +391,8 @@ impl Trial {
         let secrets = furnish::credentials();
         let mut config = sandbox::Config::new(furnish::sandbox_clock(), secrets.clone());
         config.servicenow.groups = groups();
+        let workspace = furnish::workspace(&["approver"]);
+        config.slack = Some(workspace.clone());
         let sandbox = Sandbox::start(config).await.unwrap();
         // The stand-in's journal shows a note at once; a real one may take a while.
         let manifest = MANIFEST.replace("settle_ms: [3000, 30000]", "settle_ms: [10, 10]");
@@ -408,6 +436,8 @@ impl Trial {
         let base_url = trial.sandbox.base_url().to_owned();
         trial.hook = furnish::servicenow(&admin, &manifest, &base_url, &secrets).await.unwrap();
         furnish::workflow(&admin.with_key(trial.operator.clone()), &workflow).await.unwrap();
+        let slack = format!("{base_url}/slack/api");
+        furnish::slack(&admin, &workspace, &slack).await.unwrap();
         let shown = furnish::call(&admin, Method::GET, "/v1/trust", None).await.unwrap().body;
         trial.trust = serde_json::from_value(shown["trust"].clone()).unwrap();
         fs::write(trial.folder.path().join("trust.json"), trial.trust.to_json()).unwrap();
@@ -620,6 +650,7 @@ impl Trial {
         let text = std::str::from_utf8(files[manifest::FACTS]).unwrap();
         let facts: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         self.told(what, &facts).await;
+        self.shown(what, &operator, &facts).await;
         life.child.kill().await.unwrap();
         self.believed(what, &bytes);
         self.ended(what, &facts);
@@ -645,6 +676,27 @@ impl Trial {
             ids(facts.iter().filter(own).collect()).iter().all(|id| !seen.contains(id)),
             "{what}: no loop"
         );
+    }
+
+    /// Every approval's card comes to show its end, whatever death left it at.
+    async fn shown(&self, what: &str, client: &Client, facts: &[Value]) {
+        let asked = of(facts, "governor.approval.requested");
+        let mut open: BTreeSet<&str> =
+            asked.iter().filter_map(|fact| fact["outcome"]["approval"].as_str()).collect();
+        let mut cards: BTreeMap<String, String> = BTreeMap::new();
+        let mut events = client.events(None, Some(0)).await.unwrap();
+        while !open.is_empty() {
+            let fact = events.next().await.unwrap().expect("more to come")["data"].take();
+            let text = |name: &str| fact["outcome"][name].as_str().unwrap_or_default();
+            if fact["kind"] == "notify.card.sent" {
+                if ["used", "denied"].contains(&text("face").split(':').next().unwrap()) {
+                    open.remove(text("approval"));
+                }
+                cards.insert(text("ts").to_owned(), text("face").to_owned());
+            }
+        }
+        let posted: BTreeSet<String> = self.sandbox.slack_messages().into_iter().map(|card| card.ts).collect();
+        assert!(cards.keys().all(|ts| posted.contains(ts)), "{what}: {cards:?}");
     }
 
     /// The whole log verifies, and continues every checkpoint that was ever given out.

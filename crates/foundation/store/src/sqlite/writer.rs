@@ -186,7 +186,9 @@ impl Writer {
             Ok(()) => {
                 crash::point("commit.durable");
                 if news.standing {
+                    crash::point("mark.due");
                     self.mark_advance();
+                    crash::point("mark.moved");
                 }
                 for answer in answers {
                     answer(None);

@@ -14,7 +14,7 @@ use kernel::permit::JobKind;
 use kernel::{Id, Lease, TenantId, hex, sha256};
 use serde_json::{Value, json};
 use std::sync::Arc;
-use store::{Document, Stored};
+use store::{Document, Stored, crash};
 
 /// Most attempts in a row.
 pub const ATTEMPTS_MAX: u32 = 8;
@@ -100,10 +100,14 @@ async fn deliver(deps: &Deps, lease: Lease) -> Result<(), Fault> {
                     "chat.update"
                 }
             };
-            (api::call(deps, &tenant, &connection, method, &message).await, Some((approval, message)))
+            let said = api::call(deps, &tenant, &connection, method, &message).await;
+            crash::point("card.sent");
+            (said, Some((approval, message)))
         }
     };
-    conclude(deps, lease, &ctx, &stored, said).await
+    conclude(deps, lease, &ctx, &stored, said).await?;
+    crash::point("card.recorded");
+    Ok(())
 }
 
 async fn conclude(
