@@ -18,8 +18,8 @@ use store::{Clock as _, SystemClock};
 use tokio::task::JoinSet;
 
 const SIZES: [u64; 3] = [10_000, 100_000, 1_000_000];
-/// Records and facts of one filling act.
-const BATCH: u64 = 200;
+/// Records and facts of one filling act; one changeset holds 256 of both together.
+const BATCH: u64 = 120;
 /// Filling acts under way at once.
 const FILLERS: u64 = 4;
 /// Callers who commit at once while it is measured.

@@ -15,6 +15,7 @@
 //! | [`commitment`] | salted commitments that can be opened field by field |
 //! | [`fact`] | the leaf: one immutable statement that something happened |
 //! | [`merkle`], [`note`] | RFC 6962 trees and proofs, C2SP signed notes and checkpoints |
+//! | [`lines`] | a file of leaves, hashed by the line and as a whole |
 //! | [`verdict`] | what policy says, and how two verdicts merge |
 //! | [`permit`] | what the governor hands out, and that nobody else can |
 //! | [`ledger`] | what a transfer does to two accounts, and when it may not |
@@ -28,6 +29,7 @@ pub mod hex;
 pub mod id;
 pub mod json;
 pub mod ledger;
+pub mod lines;
 pub mod merkle;
 pub mod note;
 pub mod permit;

@@ -80,6 +80,15 @@ pub struct Predicate {
     pub tenant: String,
 }
 
+impl Predicate {
+    /// How many facts are here; `None`: ranges that are none, or more than can be counted.
+    pub(crate) fn facts(&self) -> Option<usize> {
+        let mut lengths = self.ranges.iter().map(|(from, to)| to.checked_sub(*from));
+        let facts = lengths.try_fold(0u64, |sum, length| sum.checked_add(length?));
+        facts.and_then(|facts| usize::try_from(facts).ok())
+    }
+}
+
 /// A stream that is here completely.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -695,7 +695,8 @@ impl Trial {
                 cards.insert(text("ts").to_owned(), text("face").to_owned());
             }
         }
-        let posted: BTreeSet<String> = self.sandbox.slack_messages().into_iter().map(|card| card.ts).collect();
+        let posted: BTreeSet<String> =
+            self.sandbox.slack_messages().into_iter().map(|card| card.ts).collect();
         assert!(cards.keys().all(|ts| posted.contains(ts)), "{what}: {cards:?}");
     }
 

@@ -38,7 +38,30 @@ impl Server {
 
     /// Starts one with these variables besides.
     pub fn start_with(folder: &Path, variables: &[(&str, &str)]) -> Server {
-        let mut command = writ(&["serve"]);
+        Server::of(writ(&["serve"]), folder, variables)
+    }
+
+    /// Starts one from a shell that did something to itself before: what it may have, or hears, it leaves to the process.
+    pub fn start_after(folder: &Path, before: &str) -> Server {
+        let program = writ(&[]);
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("{before}; exec \"$0\" serve")]).arg(program.get_program());
+        for (name, value) in program.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        command.stdin(Stdio::null());
+        Server::of(command, folder, &[])
+    }
+
+    /// The process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    fn of(mut command: Command, folder: &Path, variables: &[(&str, &str)]) -> Server {
         // Within the folder, because some tests have nothing around it that is theirs.
         command.env("WRIT_HIGH_WATER_FILE", folder.join("high-water"));
         command.env("WRIT_FOLDER", folder).env("WRIT_LISTEN", "127.0.0.1:0").env("WRIT_LOG", "warn");

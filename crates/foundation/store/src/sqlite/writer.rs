@@ -69,8 +69,15 @@ pub(super) struct Writer {
     jobs_hint: watch::Sender<u64>,
     /// What is told of every checkpoint before anybody else is.
     mark: Option<Mark>,
-    /// Why no more writes are taken: after an I/O error nobody knows what reached the disk.
-    failed: Option<String>,
+    /// Why no writes are taken, if they are not.
+    failed: Option<Failed>,
+}
+
+/// Why no writes are taken.
+struct Failed {
+    why: String,
+    /// Damage; after an I/O error it may be over.
+    for_good: bool,
 }
 
 /// What a batch brought, for the hints.
@@ -157,10 +164,7 @@ impl Writer {
     fn batch(&mut self, requests: &mut Vec<Request>) {
         let mut answers: Vec<Answer> = Vec::with_capacity(requests.len());
         let mut news = News::default();
-        let mut done = match &self.failed {
-            Some(why) => Err(CommitError::Failed(why.clone())),
-            None => Ok(()),
-        };
+        let mut done = self.revived();
         if done.is_ok() {
             done = self.execute("BEGIN IMMEDIATE");
         }
@@ -219,6 +223,23 @@ impl Writer {
         }
     }
 
+    /// Whether writes can be taken. After an I/O error only once everything that was ever acknowledged has been written anew,
+    /// into the database, and has reached the disk: the pages of the log may be in memory alone, and called clean.
+    fn revived(&mut self) -> Result<(), CommitError> {
+        let Some(failed) = &self.failed else { return Ok(()) };
+        let refused = Err(CommitError::Failed(failed.why.clone()));
+        if failed.for_good {
+            return refused;
+        }
+        let busy = self.db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0));
+        if busy != Ok(0) {
+            return refused;
+        }
+        tracing::warn!("storage takes writes again");
+        self.failed = None;
+        Ok(())
+    }
+
     /// Ends the transaction: commits it if all went well so far, and takes it back otherwise.
     fn finish(&mut self, done: Result<(), CommitError>) -> Result<(), CommitError> {
         let done = done.and_then(|()| self.execute("COMMIT"));
@@ -247,14 +268,21 @@ impl Writer {
         result.map_err(|error| self.broken(&error))
     }
 
-    /// Takes note of a failure of SQLite. A full disk passes; an I/O error or damage is final for this process,
-    /// because after a failed fsync the page cache may hold what the disk does not.
+    /// Takes note of a failure of SQLite. A full disk passes. After an I/O error nobody knows what reached the disk, because
+    /// after a failed fsync the page cache may hold what the disk does not: see [`Writer::revived`]. Damage is final for
+    /// this process.
     fn broken(&mut self, error: &rusqlite::Error) -> CommitError {
         match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => CommitError::Full,
-            Some(ErrorCode::SystemIoFailure | ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-                tracing::error!(%error, "storage has failed; no more writes are taken until a restart");
-                self.failed = Some(error.to_string());
+            Some(
+                code @ (ErrorCode::SystemIoFailure
+                | ErrorCode::ReadOnly
+                | ErrorCode::DatabaseCorrupt
+                | ErrorCode::NotADatabase),
+            ) => {
+                let for_good = matches!(code, ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase);
+                tracing::error!(%error, for_good, "storage has failed and takes no writes");
+                self.failed = Some(Failed { why: error.to_string(), for_good });
                 CommitError::Failed(error.to_string())
             }
             _ => {

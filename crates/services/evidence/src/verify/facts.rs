@@ -4,7 +4,7 @@ use super::report::{Failure, Reason};
 use super::{SKEW_MS, fail};
 use crate::manifest::{Predicate, WHOLE_LOG};
 use crate::trust::earlier_epoch;
-use kernel::{Digest, fact, hex, merkle};
+use kernel::{Digest, fact, hex};
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -23,17 +23,17 @@ pub(super) struct Facts<'a> {
 }
 
 impl<'a> Facts<'a> {
-    /// Reads `facts.jsonl`.
-    pub fn read(bytes: &'a [u8], predicate: &Predicate) -> Result<Facts<'a>, Failure> {
+    /// Reads `facts.jsonl`, whose lines have these leaf hashes.
+    pub fn read(bytes: &'a [u8], hashed: &[Digest], predicate: &Predicate) -> Result<Facts<'a>, Failure> {
         if bytes.last().is_some_and(|byte| *byte != b'\n') {
             return fail(Reason::FactMalformed, "the last line has no end");
         }
         let lines = memchr::memchr_iter(b'\n', bytes).count();
-        let claimed = predicate.ranges.iter().try_fold(0u64, |sum, (from, to)| sum.checked_add(to - from));
-        if claimed != Some(lines as u64) {
+        let claimed = predicate.facts();
+        if claimed != Some(lines) || hashed.len() != lines {
             return fail(
                 Reason::RangeGap,
-                format!("{lines} facts for ranges of {}", claimed.unwrap_or(u64::MAX)),
+                format!("{lines} facts for ranges of {}", claimed.unwrap_or(usize::MAX)),
             );
         }
         // Complete streams are gapless from their first fact; the others only ascend.
@@ -50,7 +50,7 @@ impl<'a> Facts<'a> {
         let mut last_origin: Cow<'_, str> = Cow::Borrowed("");
         let mut last_policy: Cow<'_, str> = Cow::Borrowed("");
         let indices = predicate.ranges.iter().flat_map(|(from, to)| *from..*to);
-        for (index, line) in indices.zip(Lines(bytes)) {
+        for ((index, line), hash) in indices.zip(Lines(bytes)).zip(hashed) {
             let at = || format!("fact at index {index}");
             let Some(leaf) = fact::read(line) else { return fail(Reason::FactMalformed, at()) };
             if leaf.origin != last_origin {
@@ -89,7 +89,7 @@ impl<'a> Facts<'a> {
                 facts.policies.extend(digests.map(str::to_owned));
                 last_policy = policy;
             }
-            facts.leaves.push((index, merkle::leaf_hash(line)));
+            facts.leaves.push((index, *hash));
         }
         Ok(facts)
     }
