@@ -3,7 +3,7 @@
 use crate::{Taken, Target, of_kind};
 use kernel::fact::{self, Place};
 use kernel::permit::{Authority, Decision};
-use kernel::{Effect, Fact, Id, commitment, hex, json};
+use kernel::{Effect, Fact, Id, commitment, hex, json, lines, merkle, sha256};
 use serde_json::{Map, Value, json};
 
 pub(crate) const LEAF: Target = Target {
@@ -47,6 +47,7 @@ fn leaf(data: &[u8]) {
         let bytes = taken.rest();
         json_check(bytes);
         leaf_check(bytes);
+        lines_check(bytes);
         opening_check(bytes);
     } else {
         let value = value(&mut taken, 0);
@@ -68,6 +69,14 @@ fn json_check(bytes: &[u8]) {
 }
 
 /// What was read, written again, is the same bytes.
+/// Hashed in turns, a file and its lines have the hashes that they have one by one.
+fn lines_check(bytes: &[u8]) {
+    let mut lines: Vec<&[u8]> = bytes.split(|byte| *byte == b'\n').collect();
+    lines.pop();
+    let plainly = (sha256(bytes), lines.into_iter().map(merkle::leaf_hash).collect::<Vec<_>>());
+    assert_eq!(lines::hash(bytes, usize::MAX), plainly);
+}
+
 fn leaf_check(bytes: &[u8]) {
     let Some(read) = fact::read(bytes) else { return };
     assert_eq!(json::check(bytes), Ok(()), "a leaf is canonical");
