@@ -20,7 +20,7 @@
 
 use crate::assemble::{EVIDENCE_FOLDER, KEYS_FOLDER};
 use crate::config::Config;
-use act::{Class, Coded, Fault, Ids, Plan, Route, Target, Verb, parse};
+use act::{Class, Coded, Fault, Ids, Plan, Route, SystemIds, Target, Verb, parse};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use custody::{Keyring, KeyringError, RecoveryKey};
@@ -45,6 +45,8 @@ pub const RECOVERY_FILE: &str = "backup.key";
 const MANIFEST: &str = "manifest.json";
 const SIGNATURE: &str = "manifest.sig";
 const SEALED_KEYS: &str = "keys.sealed";
+/// In the name of a backup that is being made.
+const PARTIAL: &str = ".partial";
 /// Largest manifest read, in bytes: some hundred thousand bundles and logs.
 const MANIFEST_BYTES_MAX: u64 = 64 << 20;
 /// Most files of a backup.
@@ -211,7 +213,8 @@ fn copied(from: &Path, to: &Path, name: &str) -> Result<FileRow, BackupError> {
     Ok(FileRow { name: name.to_owned(), bytes, sha256 })
 }
 
-/// A folder under another name until it is whole; what is left of one that was not finished goes away.
+/// A folder under another name until it is whole. The name is one that nobody else has: two copies to one target must
+/// not meet in it, and nothing is removed that this one did not make.
 struct Staged {
     path: PathBuf,
     kept: bool,
@@ -220,14 +223,8 @@ struct Staged {
 impl Staged {
     fn beside(target: &Path, ending: &str) -> Result<Staged, BackupError> {
         let mut name = target.file_name().unwrap_or_default().to_owned();
-        name.push(ending);
+        name.push(format!("{ending}-{}", hex::encode(&SystemIds.entropy()[..8])));
         let path = target.with_file_name(name);
-        match fs::remove_dir_all(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(BackupError::File(path, error));
-            }
-            Ok(()) | Err(_) => {}
-        }
         folder_new(&path)?;
         Ok(Staged { path, kept: false })
     }
@@ -244,7 +241,7 @@ impl Staged {
 impl Drop for Staged {
     fn drop(&mut self) {
         if !self.kept {
-            // What cannot be removed is removed by the next one.
+            // What cannot be removed is in nobody's way.
             let _ = fs::remove_dir_all(&self.path);
         }
     }
@@ -307,7 +304,7 @@ pub fn create(
 ) -> Result<Verified, BackupError> {
     free(to)?;
     let recovery = RecoveryKey::open_or_create(&folder.join(RECOVERY_FILE), ids)?;
-    let staged = Staged::beside(to, ".partial")?;
+    let staged = Staged::beside(to, PARTIAL)?;
     let within = |name: &str| staged.path.join(name);
     // The database first: a bundle's file is written before the record that names it, so none is missed.
     sqlite::copy(folder, &within(DATABASE))?;
@@ -509,6 +506,7 @@ pub struct Backups {
 impl Backups {
     /// Backups of the installation of `config`.
     pub fn new(config: &Arc<Config>, keyring: Arc<Keyring>, ids: Arc<dyn Ids>) -> Backups {
+        swept(&config.backups());
         Backups { config: config.clone(), keyring, ids, running: Arc::default() }
     }
 
@@ -530,6 +528,17 @@ impl Backups {
             tracing::error!(error = &error as &dyn std::error::Error, "a backup could not be made");
             error.into()
         })
+    }
+}
+
+/// Removes what a process that died has left of backups that it was making.
+fn swept(backups: &Path) {
+    for entry in fs::read_dir(backups).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        if name.to_str().is_some_and(|name| name.starts_with("bak_") && name.contains(PARTIAL)) {
+            tracing::warn!(folder = ?entry.path(), "a backup was not finished; its folder is removed");
+            let _ = fs::remove_dir_all(entry.path());
+        }
     }
 }
 

@@ -6,11 +6,11 @@
 //! can be read, and the built-in policy is kept in force so that the one act that helps can be decided.
 
 use act::Fault;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, MutexGuard, watch};
 
 /// Whether anything is done.
 #[derive(Debug)]
-pub struct Gate(watch::Sender<State>);
+pub struct Gate(watch::Sender<State>, Mutex<()>);
 
 #[derive(Debug, Clone)]
 struct State {
@@ -23,7 +23,13 @@ struct State {
 impl Gate {
     /// A gate that is closed until [`Gate::settle`].
     pub fn closed() -> Gate {
-        Gate(watch::Sender::new(State { why: Some("the server is starting".to_owned()), settled: 0 }))
+        let state = State { why: Some("the server is starting".to_owned()), settled: 0 };
+        Gate(watch::Sender::new(state), Mutex::default())
+    }
+
+    /// Waits until nobody else is about to open or close it.
+    pub async fn turn(&self) -> MutexGuard<'_, ()> {
+        self.1.lock().await
     }
 
     /// Why nothing is done; `None`: it is open.

@@ -32,6 +32,8 @@ pub const HOLDS_EVERY: Duration = Duration::from_secs(1);
 /// How often facts get their place in deferred mode, at most.
 pub const SEQUENCE_EVERY: Duration = Duration::from_millis(20);
 
+/// How often it is looked again why the gate is closed.
+pub const GATE_EVERY: Duration = Duration::from_secs(1);
 /// How often Slack's cards are compared with the approvals they show, at most.
 pub const CARDS_EVERY: Duration = Duration::from_millis(250);
 
@@ -41,9 +43,13 @@ pub fn start(house: &House, set: &mut JoinSet<()>, stopping: &watch::Receiver<bo
     set.spawn(behind_gate(house, stopping, cards(house.clone(), stopping.clone())));
     let post = notify::webhook::post::run(house.notify.clone(), stopping.clone());
     set.spawn(behind_gate(house, stopping, post));
-    set.spawn(every("refused traffic", REFUSED_EVERY, stopping.clone(), house.clone(), refused));
-    set.spawn(every("uses of keys", SEEN_EVERY, stopping.clone(), house.clone(), keys_seen));
-    set.spawn(every("holds", HOLDS_EVERY, stopping.clone(), house.clone(), holds_expired));
+    let traffic = every("refused traffic", REFUSED_EVERY, stopping.clone(), house.clone(), refused);
+    set.spawn(behind_gate(house, stopping, traffic));
+    let uses = every("uses of keys", SEEN_EVERY, stopping.clone(), house.clone(), keys_seen);
+    set.spawn(behind_gate(house, stopping, uses));
+    let holds = every("holds", HOLDS_EVERY, stopping.clone(), house.clone(), holds_expired);
+    set.spawn(behind_gate(house, stopping, holds));
+    set.spawn(every("gate", GATE_EVERY, stopping.clone(), house.clone(), looked));
     // By the injected clock, which no timer knows: looked at often, done when due.
     let look_ms = u64::try_from(house.config.policy_ttl_ms / 60).unwrap_or(0).clamp(100, 10_000);
     set.spawn(every("policy", Duration::from_millis(look_ms), stopping.clone(), house.clone(), renewed));
@@ -68,9 +74,10 @@ pub fn behind_gate(
 }
 
 /// Closes the gate while the installation is put back. Otherwise lets every log that is behind follow into the
-/// installation's epoch, and opens it. A log that is not let follow (its tenant's own policy may say so) is tried again at
-/// the next start, and is not signed until then.
+/// installation's epoch, and opens it. What fails in passing leaves it closed, for the next look. A log that is not let
+/// follow (its tenant's own policy may say so) is tried again at the next start, and is not signed until then.
 pub async fn settle(house: &House) {
+    let _turn = house.gate.turn().await;
     let standing = match house.store.standing().await {
         Ok(standing) => standing,
         Err(error) => {
@@ -83,10 +90,13 @@ pub async fn settle(house: &House) {
         return;
     }
     if house.gate.settled() != standing.epoch {
-        let behind = house.store.tenants_behind().await.unwrap_or_else(|error| {
-            tracing::warn!(%error, "logs that are behind cannot be listed; the next start will try again");
-            Vec::new()
-        });
+        let behind = match house.store.tenants_behind().await {
+            Ok(behind) => behind,
+            Err(error) => {
+                tracing::warn!(%error, "logs that are behind cannot be listed; it will be tried again");
+                return;
+            }
+        };
         let now_ms = house.harness.now_ms();
         for tenant in behind {
             let trace = house.harness.ids().id("trc", now_ms).to_string();
@@ -94,6 +104,10 @@ pub async fn settle(house: &House) {
             let entered =
                 house.harness.act(&ctx, evidence::epoch::ENTER, serde_json::json!({}), Terms::default());
             if let Err(fault) = entered.await {
+                if fault.class.retryable() {
+                    tracing::warn!(%fault, %tenant, "a log could not follow into the epoch; it will be tried again");
+                    return;
+                }
                 tracing::error!(%fault, %tenant, "a log could not follow into the epoch; it is not signed");
                 house.counts.log_given_up();
             }
@@ -103,9 +117,18 @@ pub async fn settle(house: &House) {
     house.gate.open();
 }
 
+/// Looks again while the gate is closed: what closed it may have been a storage that could not be read.
+async fn looked(house: House) {
+    if house.gate.why().is_some() {
+        settle(&house).await;
+    }
+}
+
 /// What is still due when everything else has ended.
 pub async fn last(house: &House) {
-    refused(house.clone()).await;
+    if house.gate.why().is_none() {
+        refused(house.clone()).await;
+    }
     sequenced(house.clone()).await;
     seal(house, &mut BTreeSet::new()).await;
 }

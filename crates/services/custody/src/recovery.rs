@@ -34,6 +34,22 @@ const NONCE_BYTES: usize = 12;
 /// Largest file of either sort, in bytes.
 const BYTES_MAX: u64 = 64 * 1024;
 
+/// Makes a file that is there whole or not at all, and lastingly: a backup is worth nothing without it.
+fn made_whole(path: &Path, bytes: &[u8], ids: &dyn Ids) -> io::Result<()> {
+    let draft = path.with_extension(format!("new-{}", hex::encode(&ids.entropy()[..4])));
+    let written =
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft).and_then(|mut file| {
+            file.write_all(bytes)?;
+            file.sync_all()?;
+            // Unlike a rename, a link replaces nothing.
+            std::fs::hard_link(&draft, path)
+        });
+    let _ = std::fs::remove_file(&draft);
+    written?;
+    let above = path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(above)?.sync_all()
+}
+
 /// Seals and opens the keys in backups.
 pub struct RecoveryKey {
     key: Zeroizing<[u8; 32]>,
@@ -54,10 +70,7 @@ impl RecoveryKey {
         if !path.exists() {
             let key = Zeroizing::new(ids.entropy());
             let line = Zeroizing::new(format!("{LABEL}{}\n", BASE64.encode(*key)));
-            let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-            let made =
-                made.and_then(|mut file| file.write_all(line.as_bytes()).and_then(|()| file.sync_all()));
-            match made {
+            match made_whole(path, line.as_bytes(), ids) {
                 Ok(()) => {}
                 // Somebody else was first: theirs it is.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}

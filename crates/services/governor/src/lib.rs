@@ -15,7 +15,7 @@ pub mod policy;
 pub mod publish;
 pub mod signers;
 
-pub use decide::{Answer, Governor, Granted, Question, Ruling};
+pub use decide::{Answer, Governor, Granted, PERMIT_MS, Question, Ruling};
 
 use act::Domain;
 

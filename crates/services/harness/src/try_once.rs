@@ -3,7 +3,7 @@
 use crate::{Done, Harness, Kept, Matching, Terms, misdrafted};
 use act::{Ctx, Draw as _, Fault, Target, Verb};
 use governor::approval::{self, Approval, Status};
-use governor::{Answer, Question, Ruling};
+use governor::{Answer, PERMIT_MS, Question, Ruling};
 use kernel::changeset::{Changeset, Draft, Operation, Outcome};
 use kernel::{Digest, hex};
 use serde_json::{Value, json};
@@ -103,10 +103,18 @@ impl Attempt<'_> {
         match answer {
             Answer::Permit(permit) => {
                 self.matched(&view).await?;
-                let approvals = granted.map(|granted| granted.approval).into_iter().collect();
+                let approvals = granted.iter().map(|granted| granted.approval.clone()).collect();
                 let stamp = self.harness.stamp_at(self.ctx, now_ms, approvals);
                 let plan = (self.verb.plan)(&view, self.args, &stamp).await?;
-                let mut draft = plan.draft;
+                let (mut permit, mut aside, mut draft) = (permit, aside, plan.draft);
+                let planned_ms = self.harness.now_ms();
+                if planned_ms.saturating_sub(now_ms) > PERMIT_MS / 2 {
+                    // A plan that took long (a backup is one) would come with a permit that has run out, and with a time
+                    // that lies behind what was recorded meanwhile.
+                    let again = self.harness.governor().decide(&Question { now_ms: planned_ms, ..question });
+                    let Answer::Permit(renewed) = again.answer else { return Err(Failure::Moved) };
+                    (permit, aside, draft.at_ms) = (renewed, again.aside, planned_ms);
+                }
                 expect(&mut draft, reads(view)?);
                 if let Some((job, epoch)) = &self.terms.fence {
                     draft.push(Operation::Fence { job: job.clone(), epoch: *epoch });

@@ -297,12 +297,13 @@ async fn act_on(
     let (harness, house) = (app.house.harness.clone(), app.house.clone());
     let (matching, tag) = condition.map(|condition| (condition.matching, condition.tag)).unzip();
     let work = async move {
-        let done = harness.act(&ctx, act, args, Terms { matching, ..Terms::default() }).await?;
+        let done = harness.act(&ctx, act, args, Terms { matching, ..Terms::default() }).await;
         if act == evidence::epoch::OPEN {
-            // Whoever opened it finds everything open when they are answered.
+            // Whoever opened it finds everything open when they are answered; and what was answered with an error may have
+            // happened all the same.
             crate::rounds::settle(&house).await;
         }
-        Ok::<Response, Fault>(match done {
+        Ok::<Response, Fault>(match done? {
             Done::Outcome { value, replayed: _, held } => {
                 harness.hand_over(held);
                 as_json(&value)

@@ -21,9 +21,10 @@
 //! ever walks over jobs that it does not want.
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 /// What each version adds to the one before; the first makes the tables. A step that has been released is never edited.
 const STEPS: &[&str] = &[SCHEMA, LEDGER, EPOCHS];
@@ -198,6 +199,10 @@ pub enum OpenError {
     UnsafeSqlite(String),
 }
 
+/// How long a connection waits for another one.
+pub(super) const BUSY: Duration = Duration::from_secs(5);
+/// From how many frames (of a page each) on the write-ahead log is moved into the database.
+pub(super) const WAL_FRAMES: i64 = 4000;
 /// How far the file of the write-ahead log is cut back after it has once grown beyond its usual 16 MiB.
 const WAL_BYTES_KEPT: u32 = 64 << 20;
 
@@ -244,6 +249,22 @@ pub(super) fn vetted(connection: &Connection) -> Result<&'static [&'static str],
     }
 }
 
+/// Writes what the write-ahead log holds into the database, and flushes that. The process before may have died after a flush
+/// that failed: its log can be read from memory and still have a hole on the disk, behind which nothing would survive.
+fn written_out(connection: &Connection) -> Result<(), OpenError> {
+    let busy = connection.query_row("PRAGMA wal_checkpoint(FULL)", [], |row| row.get::<_, i64>(0));
+    match busy {
+        Ok(0) => {}
+        Ok(_) => tracing::warn!("somebody reads the database: its log is written out later"),
+        // What is there can be served, and there is no room for more.
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => {
+            tracing::warn!("the disk is full: the log of the database is written out later");
+        }
+        Err(error) => return Err(error.into()),
+    }
+    Ok(())
+}
+
 /// Opens the writing connection and creates or upgrades the schema, or refuses one that is not its own.
 pub(super) fn open_writer(path: &Path, page_count_max: Option<u32>) -> Result<Connection, OpenError> {
     if rusqlite::version_number() < SQLITE_OLDEST {
@@ -256,9 +277,11 @@ pub(super) fn open_writer(path: &Path, page_count_max: Option<u32>) -> Result<Co
     // WAL with synchronous=FULL: each transaction is durable when COMMIT returns, at one fsync per group of callers.
     connection.execute_batch(
         "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; \
-         PRAGMA wal_autocheckpoint = 4000; PRAGMA cache_size = -65536; PRAGMA temp_store = MEMORY; \
-         PRAGMA trusted_schema = OFF; PRAGMA busy_timeout = 5000; PRAGMA recursive_triggers = ON;",
+         PRAGMA wal_autocheckpoint = 0; PRAGMA cache_size = -65536; PRAGMA temp_store = MEMORY; \
+         PRAGMA trusted_schema = OFF; PRAGMA recursive_triggers = ON;",
     )?;
+    connection.busy_timeout(BUSY)?;
+    written_out(&connection)?;
     connection.execute_batch(&format!("PRAGMA journal_size_limit = {WAL_BYTES_KEPT};"))?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     if !ahead.is_empty() {

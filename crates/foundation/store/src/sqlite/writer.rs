@@ -3,16 +3,19 @@
 use super::apply::{self, Bench, Stop, Tenant};
 use super::mark::{Mark, MarkError};
 use super::reads::signed;
+use super::schema::{BUSY, WAL_FRAMES};
 use super::{BATCH_MAX, Options, Place, jobs, ledger, log};
 use crate::{CLAIM_MAX, Clock, CommitError, Committed, EXPIRE_MAX, SEQUENCE_MAX, Sequencing, crash};
 use kernel::changeset::{Draft, Origin};
 use kernel::note::{Checkpoint, NOTE_BYTES_MAX};
 use kernel::permit::{JobKind, Seal};
 use kernel::{Id, Lease, TenantId};
+use rusqlite::ffi::{SQLITE_IOERR_DIR_FSYNC, SQLITE_IOERR_FSYNC};
 use rusqlite::{Connection, ErrorCode, params};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// Most tenants whose logs are kept in memory; beyond, the memory starts afresh.
@@ -76,8 +79,17 @@ pub(super) struct Writer {
 /// Why no writes are taken.
 struct Failed {
     why: String,
-    /// Damage; after an I/O error it may be over.
+    /// Until the next start; otherwise it may be over.
     for_good: bool,
+}
+
+/// What a checkpoint of the write-ahead log says.
+struct Moved {
+    /// Somebody's reading or writing stood in the way.
+    busy: bool,
+    /// Frames in the log, and how many of them are in the database.
+    frames: i64,
+    done: i64,
 }
 
 /// What a batch brought, for the hints.
@@ -203,6 +215,7 @@ impl Writer {
                 if news.jobs {
                     self.jobs_hint.send_modify(|count| *count += 1);
                 }
+                self.checkpoint();
             }
             Err(error) => {
                 for answer in answers {
@@ -223,21 +236,46 @@ impl Writer {
         }
     }
 
-    /// Whether writes can be taken. After an I/O error only once everything that was ever acknowledged has been written anew,
-    /// into the database, and has reached the disk: the pages of the log may be in memory alone, and called clean.
+    /// Whether writes can be taken. After an I/O error only once the write-ahead log has gone into the database and that has
+    /// reached the disk.
     fn revived(&mut self) -> Result<(), CommitError> {
         let Some(failed) = &self.failed else { return Ok(()) };
-        let refused = Err(CommitError::Failed(failed.why.clone()));
-        if failed.for_good {
-            return refused;
+        let why = failed.why.clone();
+        if !failed.for_good
+            && matches!(self.moved("PRAGMA wal_checkpoint(FULL)"), Ok(Moved { busy: false, .. }))
+        {
+            tracing::warn!("storage takes writes again");
+            self.failed = None;
+            return Ok(());
         }
-        let busy = self.db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0));
-        if busy != Ok(0) {
-            return refused;
+        Err(CommitError::Failed(why))
+    }
+
+    /// Moves the write-ahead log into the database once it has grown. SQLite would do that by itself, in the commit, and
+    /// would tell nobody if it fails.
+    fn checkpoint(&mut self) {
+        let grown = self.moved("PRAGMA wal_checkpoint(NOOP)").and_then(|moved| {
+            if moved.frames < WAL_FRAMES || moved.done >= moved.frames {
+                return Ok(moved);
+            }
+            self.moved("PRAGMA wal_checkpoint(PASSIVE)")
+        });
+        if let Err(error) = grown {
+            self.broken(&error);
         }
-        tracing::warn!("storage takes writes again");
-        self.failed = None;
-        Ok(())
+    }
+
+    fn moved(&self, pragma: &str) -> rusqlite::Result<Moved> {
+        // Whoever reads is not waited for: every caller would wait as well.
+        self.db.busy_timeout(Duration::ZERO)?;
+        let moved = self.db.prepare_cached(pragma).and_then(|mut statement| {
+            statement.query_row([], |row| {
+                let busy: i64 = row.get(0)?;
+                Ok(Moved { busy: busy != 0, frames: row.get(1)?, done: row.get(2)? })
+            })
+        });
+        self.db.busy_timeout(BUSY)?;
+        moved
     }
 
     /// Ends the transaction: commits it if all went well so far, and takes it back otherwise.
@@ -268,9 +306,9 @@ impl Writer {
         result.map_err(|error| self.broken(&error))
     }
 
-    /// Takes note of a failure of SQLite. A full disk passes. After an I/O error nobody knows what reached the disk, because
-    /// after a failed fsync the page cache may hold what the disk does not: see [`Writer::revived`]. Damage is final for
-    /// this process.
+    /// Takes note of a failure of SQLite. A full disk passes, and so may a disk that takes no writes: see
+    /// [`Writer::revived`]. Damage is final for this process, and so is a flush that failed: it may be told once and
+    /// succeed the next time, with pages that are in memory alone. The next start writes out what the log holds.
     fn broken(&mut self, error: &rusqlite::Error) -> CommitError {
         match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => CommitError::Full,
@@ -280,7 +318,9 @@ impl Writer {
                 | ErrorCode::DatabaseCorrupt
                 | ErrorCode::NotADatabase),
             ) => {
-                let for_good = matches!(code, ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase);
+                let extended = error.sqlite_error().map_or(0, |error| error.extended_code);
+                let for_good = matches!(code, ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
+                    || matches!(extended, SQLITE_IOERR_FSYNC | SQLITE_IOERR_DIR_FSYNC);
                 tracing::error!(%error, for_good, "storage has failed and takes no writes");
                 self.failed = Some(Failed { why: error.to_string(), for_good });
                 CommitError::Failed(error.to_string())

@@ -120,6 +120,49 @@ impl Bed {
     }
 }
 
+/// The log beside the database is moved into it while work goes on, and what a process left in it at the next start: as far
+/// as the disk has it, in the one place that is flushed as a whole.
+#[tokio::test]
+async fn the_log_moves_into_the_database() {
+    let bed = Bed::start().await;
+    let path = bed.folder.path().join("writ.db");
+    let before = std::fs::metadata(&path).unwrap().len();
+    for n in 0..24 {
+        let put = Put {
+            kind: "test.item",
+            id: Id::parse(&format!("rec_{n}")).unwrap(),
+            rev: None,
+            body: vec![b'x'; 1 << 20],
+            indexes: vec![],
+            uniques: vec![],
+        };
+        let permit = bed.permit("a", &["test.item"]);
+        let changeset = Changeset::under(vec![permit], bed.draft(vec![Operation::Put(put)])).unwrap();
+        bed.store.commit(changeset).await.unwrap();
+    }
+    // 24 MiB were written; some of the last 16 may still be in the log.
+    let grown = std::fs::metadata(&path).unwrap().len() - before;
+    assert!(grown > 8 << 20, "{grown}");
+    // Copied as a process that died leaves it, with what is in the log.
+    let copy = tempfile::tempdir().unwrap();
+    let at = |folder: &Path, name: &str| folder.join(name);
+    bed.store.commit(bed.put("b", "rec_last", None)).await.unwrap();
+    for name in ["writ.db", "writ.db-wal"] {
+        std::fs::copy(at(bed.folder.path(), name), at(copy.path(), name)).unwrap();
+    }
+    let (_, options) = options(copy.path());
+    let again = Store::new(Sqlite::open(options).unwrap());
+    // Without its log the database is whole.
+    let alone = tempfile::tempdir().unwrap();
+    std::fs::copy(at(copy.path(), "writ.db"), at(alone.path(), "writ.db")).unwrap();
+    let found: i64 = Connection::open(at(alone.path(), "writ.db"))
+        .unwrap()
+        .query_row("SELECT count(*) FROM records WHERE id = 'rec_last'", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(found, 1);
+    drop(again);
+}
+
 /// One tenant fills its share of the queue while the writer is held up. It is told so, another is not; and whoever
 /// gives up waiting does not make room, because the writer still has the work before it.
 #[tokio::test]

@@ -203,6 +203,9 @@ impl Engine {
         let code = fault.code.as_str();
         let then = if fault.class.retryable() || fault.class == Class::Internal {
             machine::engine_failed(&mut run, bench.step, code, self.wait(fault.retry_after_ms), bench.now_ms)
+        } else if run.pending.is_some() {
+            // Not where `on_error` says: a run that goes on forgets its call, and nobody would look what became of it.
+            machine::die(&mut run, code, bench.now_ms)
         } else {
             machine::step_failed(&mut run, bench.step, code, bench.now_ms)
         };

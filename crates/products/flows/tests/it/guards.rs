@@ -11,6 +11,11 @@ use kernel::Id;
 use serde_json::{Value, json};
 
 async fn reader(house: &House) {
+    reader_with(house, "").await;
+}
+
+/// A workflow that reads, with one more line for its step.
+async fn reader_with(house: &House, line: &str) {
     let text = format!(
         "
 name: reader
@@ -19,6 +24,7 @@ steps:
     tool: {{connector: servicenow, action: incident.get, params: {{sys_id: '{INCIDENT}'}}}}
     retry: {{external: 12}}
     deadline_ms: 86400000
+    {line}
 "
     );
     house.publish(&text).await.unwrap();
@@ -233,6 +239,10 @@ async fn a_dry_run_asks_nobody_and_says_that_it_would_have() {
 /// A run that rests behind an open breaker with a call that was permitted.
 async fn resting(house: &House, desk: &Desk) -> Id {
     reader(house).await;
+    comes_to_rest(house, desk).await
+}
+
+async fn comes_to_rest(house: &House, desk: &Desk) -> Id {
     desk.look(|seen| seen.read_faults = vec![Fault::Status(503, None); 5].into());
     let id = house.start("reader", json!({})).await;
     until_open(house, 1).await;
@@ -266,6 +276,28 @@ async fn a_call_that_was_permitted_goes_out_in_its_steps_time_or_never() {
         (&told["outcome"]["outcome"], &told["outcome"]["code"]),
         (&json!("refused"), &json!("flows.step_deadline"))
     );
+}
+
+/// The connector is removed while a call waits: the run does not go where `on_error` says and forget it, because then
+/// nobody would ever say what became of the call.
+#[tokio::test]
+async fn a_call_that_waits_is_not_forgotten_when_its_connector_goes() {
+    let desk = Desk::start().await;
+    let house = House::with(&desk, 26).await;
+    reader_with(&house, "on_error: needs_human").await;
+    let id = comes_to_rest(&house, &desk).await;
+    let admin = person(&house, "owner", &["tenant_admin"]);
+    house.act(&admin, "flows.connector.remove", json!({"connector": "servicenow"})).await.unwrap();
+    while house.run(&id).await.status == Status::Running {
+        assert!(house.wait().await);
+        house.work().await;
+    }
+    let run = house.run(&id).await;
+    assert_eq!((run.status, run.error.unwrap().code.as_str()), (Status::Dead, "flows.connector_removed"));
+    assert!(run.pending.is_some_and(|pending| pending.unknown), "a replay looks first");
+    let facts = house.facts(&id).await;
+    let told = facts.iter().rfind(|fact| fact["kind"] == "flows.tool.finished").unwrap();
+    assert_eq!(told["outcome"]["outcome"], "unknown", "{told}");
 }
 
 #[tokio::test]

@@ -1,6 +1,11 @@
 //! Reminder, escalation, expiry: what time does to an approval, and what it never does.
 
 use crate::house::House;
+use act::PrincipalKind;
+use governor::PERMIT_MS;
+use serde_json::{Value, json};
+use std::sync::{Arc, OnceLock};
+use testkit::VirtualClock;
 
 const HOUR_MS: i64 = 60 * 60 * 1000;
 
@@ -83,4 +88,45 @@ async fn the_times_are_policys() {
     assert_eq!(approval.expires_at_ms - approval.requested_at_ms, rules.expire_ms);
     assert_eq!(approval.remind_at_ms, Some(approval.requested_at_ms + rules.remind_ms));
     assert_eq!(approval.escalate_at_ms, Some(approval.requested_at_ms + rules.escalate_ms));
+}
+
+/// An act that takes longer to plan than a permit lasts, as a backup does, is decided once more, and is recorded at the
+/// time at which it was done: not in front of what others did meanwhile.
+#[tokio::test]
+async fn what_takes_long_to_plan_is_decided_again_and_recorded_when_it_was_done() {
+    let clock: Arc<OnceLock<Arc<VirtualClock>>> = Arc::default();
+    let slow = clock.clone();
+    let house = House::with(9, |domains| {
+        let create = domains[0].verbs.iter_mut().find(|verb| verb.act == "access.principal.create").unwrap();
+        let plan = create.plan.clone();
+        create.plan = Arc::new(move |view, args, stamp| {
+            if let Some(clock) = slow.get() {
+                clock.advance_ms(2 * PERMIT_MS);
+            }
+            plan(view, args, stamp)
+        });
+    })
+    .await;
+    house.policy("package writ\n");
+    let store = house.harness.store();
+    let from = store.head(&house.tenant).await.unwrap().unwrap().size;
+    clock.set(house.clock.clone()).unwrap();
+    let before_ms = house.clock_ms();
+    let boss = house.as_if("prn_boss", PrincipalKind::Person, &["tenant_admin"]);
+    let args = json!({"name": "slow", "kind": "person", "roles": []});
+    house.act(&boss, "access.principal.create", args).await.unwrap();
+    assert_eq!(house.clock_ms(), before_ms + 2 * PERMIT_MS);
+    let leaves = store.leaves(&house.tenant, from, 10).await.unwrap();
+    let leaf: Value = serde_json::from_slice(&leaves[0].leaf).unwrap();
+    assert_eq!(leaf["at_ms"], house.clock_ms(), "{leaf}");
+    // It is decided by the policy that holds then.
+    let ending = 3 * PERMIT_MS / 2;
+    let denying = format!(
+        "package writ\n\ndeny contains \"test.late\" if input.now_ms > {}\n",
+        house.clock_ms() + ending
+    );
+    house.policy(&denying);
+    let args = json!({"name": "slower", "kind": "person", "roles": []});
+    let fault = house.act(&boss, "access.principal.create", args).await.unwrap_err();
+    assert_eq!(fault.code, "test.late", "{fault:?}");
 }
