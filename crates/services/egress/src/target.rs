@@ -193,6 +193,10 @@ impl Target {
         }
 
         let url = url::Url::parse(text).map_err(|_| "it does not parse")?;
+        // As it is sent: a byte that has to be written in percent becomes three.
+        if url.as_str().len() > MAX_URL_BYTES {
+            return Err("it is too long");
+        }
         // Both readings must agree; a difference means that one of them can be lied to.
         if url.scheme() != scheme.name()
             || url.host_str() != Some(host.to_string().as_str())
@@ -342,6 +346,7 @@ mod tests {
     #[test]
     fn e03_e06_refused_urls_and_why() {
         let long = format!("https://h.example/{}", "a".repeat(MAX_URL_BYTES));
+        let grows = format!("https://h.example/{}", ">".repeat(MAX_URL_BYTES / 2));
         let long_label = format!("https://{}.example/", "a".repeat(64));
         let long_name = format!("https://{}example/", "a.".repeat(130));
         let spelled = "the host is an IPv4 address in a spelling that is refused";
@@ -430,6 +435,7 @@ mod tests {
             ("https://h.example/a/%2e%2E/x", "the path has a `.` or `..` segment"),
             ("https://h.example/a/.%2e", "the path has a `.` or `..` segment"),
             (&long, "it is too long"),
+            (&grows, "it is too long"),
         ];
         for (text, expected) in table {
             match Target::parse(text) {
