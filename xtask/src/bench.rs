@@ -11,9 +11,16 @@
 //! absent; `at` is in milliseconds UTC, `bar` is the promise in words (`≥ 0.5`). The
 //! table in the README is made from that file and from nothing else; the house
 //! rules compare the two.
+//!
+//! What other workflow engines do on the same machine is measured by
+//! `bench/peers/run.mjs`, and its rows take their places behind our own. They are
+//! no promise of ours: a machine without node has no such rows, and says so.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::fs;
+use std::path::PathBuf;
+use std::process::Stdio;
 
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -30,15 +37,88 @@ pub(crate) const END: &str = "<!-- bench:end -->";
 /// What stands where a figure has no value.
 const NONE: &str = "–";
 
-/// Runs the benchmarks, unless only the table is wanted, then writes the table.
+/// Measures the peers and prints their rows. It bounds its own time.
+const PEERS: &str = "bench/peers/run.mjs";
+/// How the rows begin behind which those of the peers stand.
+const FLOW: &str = "flow_";
+
+/// Runs what of the benchmarks is wanted, then writes the table.
 pub(crate) fn run(args: &[OsString]) -> Result<(), Failure> {
-    if args != ["--table"] {
+    let (ours, peers) = wanted(args);
+    if ours {
         let build = Call::new("cargo", RELEASE.iter().chain(&["--bin", "bench", "--bin", "writ"]));
         let measure = Call::new(built("release/bench"), args);
         for call in [build, measure] {
             call.run().map_err(|failure| Failure::new(format!("`{}`: {failure}", call.line())))?;
         }
     }
+    // Our own figures get their table whatever becomes of the peers.
+    let beside = if peers { beside() } else { Ok(()) };
+    write_table()?;
+    beside
+}
+
+/// Whether our own figures are wanted, and whether those of the peers.
+fn wanted(args: &[OsString]) -> (bool, bool) {
+    match args {
+        [] => (true, true),
+        [only] if only == "--table" => (false, false),
+        [only] if only == "peers" => (false, true),
+        [only, ..] => (true, only == "flow"),
+    }
+}
+
+/// Measures the peers and puts their rows among the results.
+fn beside() -> Result<(), Failure> {
+    let call = Call::new("node", [PathBuf::from(PEERS), built("peers")]);
+    if Call::new("node", ["--version"]).command().output().is_err() {
+        println!("the peers are not measured: there is no node to run `{}`", call.line());
+        return Ok(());
+    }
+    let failed = |why: &dyn fmt::Display| Failure::new(format!("`{}`: {why}", call.line()));
+    let output = call.command().stderr(Stdio::inherit()).output().map_err(|error| failed(&error))?;
+    if !output.status.success() {
+        return Err(failed(&output.status));
+    }
+    let merged = merged(&read(RESULTS)?, &String::from_utf8_lossy(&output.stdout))?;
+    fs::write(RESULTS, merged).map_err(|error| Failure::new(format!("cannot write {RESULTS}: {error}")))
+}
+
+/// The results with the rows of the peers: in the places of those of the same
+/// name, and else behind our own figures of the same work.
+fn merged(results: &str, peers: &str) -> Result<String, Failure> {
+    let list = |name: &str, text: &str| {
+        serde_json::from_str::<Vec<Value>>(text)
+            .map_err(|error| Failure::new(format!("{name} is no JSON list: {error}")))
+    };
+    let mut rows = list(RESULTS, results)?;
+    for peer in list(PEERS, peers)? {
+        println!(
+            "{:<16} {:>9} {:<6} {}",
+            text(&peer["name"]),
+            peer["value"].to_string(),
+            text(&peer["unit"]),
+            text(&peer["bar"])
+        );
+        let flow = |row: &Value| text(&row["name"]).starts_with(FLOW);
+        match rows.iter().position(|row| row["name"] == peer["name"]) {
+            Some(at) => rows[at] = peer,
+            None => {
+                let behind = rows.iter().rposition(flow).map_or(rows.len(), |at| at + 1);
+                rows.insert(behind, peer);
+            }
+        }
+    }
+    serde_json::to_string_pretty(&rows)
+        .map(|text| text + "\n")
+        .map_err(|error| Failure::new(format!("cannot write {RESULTS}: {error}")))
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+fn write_table() -> Result<(), Failure> {
     let results = read(RESULTS)?;
     let readme = read(README)?;
     let with_table = with_table(&readme, &results)?;
@@ -152,6 +232,47 @@ mod tests {
             expected,
             "writing twice changes nothing"
         );
+    }
+
+    #[test]
+    fn peers_are_measured_beside_our_workflows() {
+        let cases: &[(&[&str], (bool, bool))] = &[
+            (&[], (true, true)),
+            (&["flow"], (true, true)),
+            (&["peers"], (false, true)),
+            (&["verify"], (true, false)),
+            (&["--table"], (false, false)),
+        ];
+        for (args, expected) in cases {
+            let args: Vec<OsString> = args.iter().map(OsString::from).collect();
+            assert_eq!(wanted(&args), *expected, "{args:?}");
+        }
+    }
+
+    #[test]
+    fn a_peer_s_row_replaces_its_older_one_or_stands_behind_ours() {
+        let ours = r#"[{"name": "verify"}, {"name": "flow_32"}, {"name": "triage"}]"#;
+        let names = |list: &str| {
+            let rows: Vec<Value> = serde_json::from_str(list).expect("a list");
+            rows.iter().map(|row| format!("{} {}", text(&row["name"]), row["value"])).collect::<Vec<_>>()
+        };
+        let peers = r#"[{"name": "flow_seq_x", "value": 1}, {"name": "flow_32_x", "value": 2}]"#;
+        let once = merged(ours, peers).expect("two lists");
+        assert_eq!(
+            names(&once),
+            ["verify null", "flow_32 null", "flow_seq_x 1", "flow_32_x 2", "triage null"]
+        );
+        let again = merged(&once, r#"[{"name": "flow_seq_x", "value": 3}]"#).expect("two lists");
+        assert_eq!(
+            names(&again),
+            ["verify null", "flow_32 null", "flow_seq_x 3", "flow_32_x 2", "triage null"]
+        );
+        assert_eq!(merged(&again, "[]").expect("nothing could be started"), again);
+        assert_eq!(names(&merged("[]", peers).expect("no figures of ours")), ["flow_seq_x 1", "flow_32_x 2"]);
+        for (results, peers, bad) in [("{", "[]", RESULTS), ("[]", "", PEERS), ("[]", "{}", PEERS)] {
+            let failure = merged(results, peers).expect_err("no list").to_string();
+            assert!(failure.contains(&format!("{bad} is no JSON list")), "{failure}");
+        }
     }
 
     #[test]

@@ -40,6 +40,7 @@ usage: cargo xtask COMMAND [ARGS]
   test            formatting, house rules, lints, and every test
   check           formatting, house rules, lints, licences; runs no test
   bench [ARGS]    measure, then write the table of figures into README.md
+  bench peers     only measure what other engines do beside our workflows
   bench --table   only write the table, from bench/results/latest.json
   soak [ARGS]     live through histories of the simulated house: --hours H, or
                   --seeds N, or --seed SEED to see one of them
