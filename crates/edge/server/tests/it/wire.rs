@@ -67,13 +67,17 @@ async fn an_act_on_a_record_can_depend_on_what_its_caller_saw() {
                     continue;
                 }
                 let again = ask.clone().header("If-Match", &tag).send().await;
-                let expected = match gone {
-                    true => (404, "not_found"),
+                let stale = (412, "request.precondition");
+                let expected: &[_] = match (gone, *act) {
+                    // It runs, and is no dead letter; but it fails again, perhaps before it is asked for again.
+                    (_, "flows.run.replay") => &[(404, "not_found"), stale],
+                    (true, _) => &[(404, "not_found")],
                     // What was agreed to is no longer there to be agreed to, whoever asks and on what condition.
-                    false if *act == "flows.tool.approve" => (409, "request.state"),
-                    false => (412, "request.precondition"),
+                    (false, "flows.tool.approve") => &[(409, "request.state")],
+                    (false, _) => &[stale],
                 };
-                assert_eq!((again.status, again.code().as_str()), expected, "{act}: {}", again.text());
+                let found = (again.status, again.code());
+                assert!(expected.contains(&(found.0, found.1.as_str())), "{act}: {}", again.text());
             }
         }
     }
