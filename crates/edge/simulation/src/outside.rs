@@ -88,7 +88,12 @@ pub struct Outside {
     /// `http://127.0.0.1:PORT`
     pub url: String,
     gates: Arc<Mutex<Gates>>,
+    connections: Arc<Mutex<JoinSet<()>>>,
     _server: JoinSet<()>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Outside {
@@ -100,28 +105,35 @@ impl Outside {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let url = format!("http://{}", listener.local_addr()?);
         let (seen, gates) = (Arc::<Mutex<Seen>>::default(), Arc::<Mutex<Gates>>::default());
+        let connections = Arc::<Mutex<JoinSet<()>>>::default();
         let mut server = JoinSet::new();
-        let shared = (seen.clone(), gates.clone());
+        let shared = (seen.clone(), gates.clone(), connections.clone());
         server.spawn(async move {
-            let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
+                let mut connections = locked(&shared.2);
                 while connections.try_join_next().is_some() {}
-                let gates = shared.1.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                connections.spawn(serve(stream, shared.0.clone(), gates));
+                connections.spawn(serve(stream, shared.0.clone(), locked(&shared.1).clone()));
             }
         });
-        Ok(Outside { seen, url, gates, _server: server })
+        Ok(Outside { seen, url, gates, connections, _server: server })
     }
 
     /// Another history begins: nothing is known, and these are its gates.
     pub fn begin(&self, gates: Gates) {
-        *self.gates.lock().unwrap_or_else(PoisonError::into_inner) = gates;
+        self.hang_up();
+        *locked(&self.gates) = gates;
         *self.seen() = Seen::default();
+    }
+
+    /// Whoever called is dead. What it asked for and has not arrived never does: were it answered, the reply would wait at a
+    /// gate in the name of whoever runs by then.
+    pub fn hang_up(&self) {
+        locked(&self.connections).abort_all();
     }
 
     /// What it knows.
     pub fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.seen)
     }
 }
 
@@ -132,7 +144,7 @@ async fn serve(mut stream: TcpStream, seen: Arc<Mutex<Seen>>, gates: Gates) {
         ("GET", _) => READ,
         _ => WRITE,
     };
-    let look = || seen.lock().unwrap_or_else(PoisonError::into_inner);
+    let look = || locked(&seen);
     let arrives = gates.before(what).await;
     let reply = match arrives {
         Verdict::Refuse => match look().manner {

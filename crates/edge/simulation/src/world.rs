@@ -483,6 +483,7 @@ impl<'a> World<'a> {
     async fn crash(&mut self) {
         self.told.crashes += 1;
         let killed = self.schedule.kill();
+        self.stage.outside.hang_up();
         self.jobs.clear();
         self.chores.clear();
         drop(self.house.take());

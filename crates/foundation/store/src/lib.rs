@@ -45,8 +45,9 @@ pub const CLAIM_MAX: usize = 256;
 pub const SEQUENCE_MAX: usize = 4_096;
 /// Most holds let go of at once.
 pub const EXPIRE_MAX: usize = 1_000;
-/// How long a due job of a kind that the claimer does not know is left alone.
-pub const UNKNOWN_KIND_PUT_OFF_MS: i64 = 60_000;
+/// How long what is due and cannot be dealt with is left alone: a job of a kind that the claimer does not know, a job or
+/// a hold whose row is damaged.
+pub const PUT_OFF_MS: i64 = 60_000;
 
 /// When facts get their place in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -304,7 +305,7 @@ pub trait Engine: Send + Sync + 'static {
     /// Claims due jobs, round robin over tenants; at most [`CLAIM_MAX`].
     ///
     /// `kinds` are *all* kinds that this process can carry out: a due job of any other kind is put off by
-    /// [`UNKNOWN_KIND_PUT_OFF_MS`], so that work which only a newer version knows does not stand in the way.
+    /// [`PUT_OFF_MS`], so that work which only a newer version knows does not stand in the way. So is one that is damaged.
     fn jobs_claim(
         &self,
         kinds: &'static [&'static JobKind],
@@ -410,7 +411,7 @@ pub trait Engine: Send + Sync + 'static {
     ) -> Pending<'a, Result<Option<ledger::Statement>, ReadError>>;
     /// Lets go of holds, of any tenant, whose time has run out by the engine's clock, oldest first; returns how many, at
     /// most [`EXPIRE_MAX`]. Each leaves a row [`kernel::ledger::Kind::Expired`]. Until then they count, and can be
-    /// settled in full.
+    /// settled in full. One that is damaged is put off by [`PUT_OFF_MS`] and keeps what it holds.
     fn holds_expire(&self, limit: usize) -> Pending<'_, Result<usize, CommitError>>;
     /// Where the installation's history stands.
     fn standing(&self) -> Pending<'_, Result<Standing, ReadError>>;

@@ -585,8 +585,12 @@ pub(super) fn sequence(bench: &mut Bench<'_>, limit: usize) -> rusqlite::Result<
             })
         })?
         .collect::<rusqlite::Result<_>>()?;
-    for Waiting { n, tenant: of, stream, stream_n, hash, leaf } in &waiting {
+    // Whatever may be damaged is read before anything is written: see `Writer::request`.
+    for Waiting { tenant: of, .. } in &waiting {
         tenant(db, bench.tenants, of)?;
+        tenant_loaded(bench.tenants, of)?;
+    }
+    for Waiting { n, tenant: of, stream, stream_n, hash, leaf } in &waiting {
         bench.touch(of);
         // Facts were taken in only for tenants with a head row.
         let state = tenant_loaded(bench.tenants, of)?;

@@ -10,11 +10,11 @@
 
 use super::apply::Bench;
 use super::reads::{capped, id as read_id, signed, tenant as read_tenant, unsigned};
-use crate::{JobRow, UNKNOWN_KIND_PUT_OFF_MS};
+use crate::{JobRow, PUT_OFF_MS};
 use kernel::changeset::NewJob;
 use kernel::permit::{Authority, JobKind, LeasedJob};
 use kernel::{Id, Lease, TenantId};
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 /// Most jobs made ready by one claim.
 const READIED_MAX: i64 = 1_000;
@@ -121,15 +121,35 @@ pub(super) const READY_SQL: &str = "UPDATE jobs SET ready = 1 WHERE n IN \
 pub(super) const NEXT_SQL: &str = "SELECT n, tenant, id, kind, epoch, starts, authority, body FROM jobs \
      WHERE ready = 1 AND tenant > ? ORDER BY tenant, due_ms, n LIMIT 1";
 
+/// A row of the table as a lease needs it.
 struct Due {
-    n: i64,
-    tenant: String,
-    id: String,
-    kind: String,
+    tenant: TenantId,
+    id: Id,
+    kind: &'static JobKind,
     epoch: u64,
     starts: u32,
-    authority: Vec<u8>,
+    authority: Authority,
     body: Vec<u8>,
+}
+
+impl Due {
+    /// `Err`: why nobody can be given this job.
+    fn of(row: &Row<'_>, kinds: &[&'static JobKind]) -> Result<Due, String> {
+        let damaged = |error: rusqlite::Error| error.to_string();
+        let text = |column| row.get_ref(column).and_then(|text| Ok(text.as_str()?)).map_err(damaged);
+        let name = text(3)?;
+        let kind = kinds.iter().find(|known| known.name == name);
+        Ok(Due {
+            tenant: read_tenant(text(1)?, 1).map_err(damaged)?,
+            id: read_id(text(2)?, 2).map_err(damaged)?,
+            kind: kind.ok_or_else(|| format!("its kind {name} is not known here"))?,
+            epoch: unsigned(row.get(4).map_err(damaged)?, 4).map_err(damaged)?,
+            starts: row.get(5).map_err(damaged)?,
+            authority: serde_json::from_slice(&row.get::<_, Vec<u8>>(6).map_err(damaged)?)
+                .map_err(|error| format!("its authority cannot be read: {error}"))?,
+            body: row.get(7).map_err(damaged)?,
+        })
+    }
 }
 
 /// Claims due jobs, one per tenant in turn, beginning after the tenant served last.
@@ -147,19 +167,11 @@ pub(super) fn claim(
     while leases.len() < limit && put_off < PUT_OFF_MAX {
         let due = next
             .query_row([&*served_last], |row| {
-                Ok(Due {
-                    n: row.get(0)?,
-                    tenant: row.get(1)?,
-                    id: row.get(2)?,
-                    kind: row.get(3)?,
-                    epoch: unsigned(row.get(4)?, 4)?,
-                    starts: row.get(5)?,
-                    authority: row.get(6)?,
-                    body: row.get(7)?,
-                })
+                let tenant = String::from_utf8_lossy(row.get_ref(1)?.as_bytes()?).into_owned();
+                Ok((row.get::<_, i64>(0)?, tenant, Due::of(row, kinds)))
             })
             .optional()?;
-        let Some(due) = due else {
+        let Some((n, tenant, due)) = due else {
             if served_last.is_empty() {
                 break;
             }
@@ -167,29 +179,35 @@ pub(super) fn claim(
             served_last.clear();
             continue;
         };
-        served_last.clone_from(&due.tenant);
-        let known = kinds.iter().find(|known| known.name == due.kind);
-        let authority: Option<Authority> = serde_json::from_slice(&due.authority).ok();
-        let (id, tenant) = (read_id(&due.id, 2), read_tenant(&due.tenant, 1));
-        let (Some(kind), Some(authority), Ok(id), Ok(tenant)) = (known, authority, id, tenant) else {
-            // Work that this version does not know stays for one that does, out of the way for a while.
-            tracing::error!(job = due.id, kind = due.kind, "a job of an unknown kind is put off");
-            db.prepare_cached("UPDATE jobs SET ready = 0, due_ms = ? WHERE n = ?")?
-                .execute(params![bench.now_ms.saturating_add(UNKNOWN_KIND_PUT_OFF_MS), due.n])?;
-            put_off += 1;
-            continue;
+        *served_last = tenant;
+        let due = match due {
+            Ok(due) => due,
+            Err(why) => {
+                // Work that this version does not know stays for one that does, out of the way for a while. What is
+                // damaged is left to somebody who looks.
+                tracing::error!(
+                    tenant = served_last,
+                    row = n,
+                    why,
+                    "a job that cannot be given out is put off"
+                );
+                db.prepare_cached("UPDATE jobs SET ready = 0, due_ms = ? WHERE n = ?")?
+                    .execute(params![bench.now_ms.saturating_add(PUT_OFF_MS), n])?;
+                put_off += 1;
+                continue;
+            }
         };
-        let lease_until_ms = bench.now_ms.saturating_add(kind.lease_ms);
+        let lease_until_ms = bench.now_ms.saturating_add(due.kind.lease_ms);
         let (epoch, starts) = (due.epoch + 1, due.starts.saturating_add(1));
         db.prepare_cached("UPDATE jobs SET ready = 0, due_ms = ?, epoch = ?, starts = ? WHERE n = ?")?
-            .execute(params![lease_until_ms, signed(epoch), starts, due.n])?;
+            .execute(params![lease_until_ms, signed(epoch), starts, n])?;
         leases.push(bench.seal.lease(LeasedJob {
-            id,
-            tenant,
-            kind,
+            id: due.id,
+            tenant: due.tenant,
+            kind: due.kind,
             epoch,
             starts,
-            authority,
+            authority: due.authority,
             body: due.body,
             lease_until_ms,
         }));

@@ -7,8 +7,8 @@
 
 use super::apply::Stop;
 use super::reads::{capped, id as read_id, signed, tenant as read_tenant, unsigned};
-use crate::CommitError;
 use crate::ledger::{Statement, TransferRow};
+use crate::{CommitError, PUT_OFF_MS};
 use kernel::ledger::{self, Account, AccountSpec, Balance, Exceed, HoldState, Kind, Refused, Step, Transfer};
 use kernel::{Id, TenantId};
 use rusqlite::types::Type;
@@ -375,33 +375,63 @@ pub(super) fn write(
 
 pub(super) const DUE_SQL: &str = "SELECT tenant, id FROM holds INDEXED BY holds_due WHERE expires_at_ms <= ? ORDER BY expires_at_ms LIMIT ?";
 
-/// Lets go of holds whose time has run out.
+/// Lets go of holds whose time has run out. One that is damaged holds on to what it has, and is asked again later: those of
+/// everybody else would otherwise wait for somebody to mend it.
 pub(super) fn expire(db: &Connection, now_ms: i64, limit: usize) -> rusqlite::Result<usize> {
-    let due: Vec<(TenantId, Id)> = db
+    let due: Vec<(String, String)> = db
         .prepare_cached(DUE_SQL)?
-        .query_map(params![now_ms, limit as i64], |row| {
-            Ok((read_tenant(row.get_ref(0)?.as_str()?, 0)?, read_id(row.get_ref(1)?.as_str()?, 1)?))
-        })?
+        .query_map(params![now_ms, limit as i64], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect::<rusqlite::Result<_>>()?;
+    let mut released = 0;
     for (tenant, id) in &due {
-        let held = transfer(db, tenant, id)?.ok_or_else(|| damaged(1))?;
-        let from = account(db, tenant, &held.debit)?.ok_or_else(|| damaged(1))?;
-        let to = account(db, tenant, &held.credit)?.ok_or_else(|| damaged(1))?;
-        let (debited, credited) = ledger::release(&from, &to, held.amount).map_err(|_| damaged(1))?;
-        account_write(db, tenant, &Account { balance: debited, ..from })?;
-        account_write(db, tenant, &Account { balance: credited, ..to })?;
-        // Ids of transfers have the prefix that this one replaces: checked when the hold was taken.
-        let id = ledger::expiry_id(&held.id).ok_or_else(|| damaged(1))?;
-        let row = TransferRow {
-            id,
-            kind: Kind::Expired,
-            hold: Some(held.id.clone()),
-            expires_at_ms: None,
-            fact: None,
-            at_ms: now_ms,
-            ..held
-        };
-        row_write(db, tenant, &row)?;
+        match expired(db, now_ms, tenant, id) {
+            Ok(Expired { tenant, debited, credited, row }) => {
+                account_write(db, &tenant, &debited)?;
+                account_write(db, &tenant, &credited)?;
+                row_write(db, &tenant, &row)?;
+                released += 1;
+            }
+            Err(error) if error.sqlite_error_code().is_none() => {
+                tracing::error!(tenant, hold = id, %error, "a damaged hold is put off");
+                db.prepare_cached("UPDATE holds SET expires_at_ms = ? WHERE tenant = ? AND id = ?")?
+                    .execute(params![now_ms.saturating_add(PUT_OFF_MS), tenant, id])?;
+            }
+            Err(error) => return Err(error),
+        }
     }
-    Ok(due.len())
+    Ok(released)
+}
+
+/// What becomes of a hold whose time has run out.
+struct Expired {
+    tenant: TenantId,
+    debited: Account,
+    credited: Account,
+    row: TransferRow,
+}
+
+/// Works it out; nothing is written.
+fn expired(db: &Connection, now_ms: i64, tenant: &str, id: &str) -> rusqlite::Result<Expired> {
+    let (tenant, id) = (read_tenant(tenant, 0)?, read_id(id, 1)?);
+    let held = transfer(db, &tenant, &id)?.ok_or_else(|| damaged(1))?;
+    let from = account(db, &tenant, &held.debit)?.ok_or_else(|| damaged(1))?;
+    let to = account(db, &tenant, &held.credit)?.ok_or_else(|| damaged(1))?;
+    let (debited, credited) = ledger::release(&from, &to, held.amount).map_err(|_| damaged(1))?;
+    // Ids of transfers have the prefix that this one replaces: checked when the hold was taken.
+    let id = ledger::expiry_id(&held.id).ok_or_else(|| damaged(1))?;
+    let row = TransferRow {
+        id,
+        kind: Kind::Expired,
+        hold: Some(held.id.clone()),
+        expires_at_ms: None,
+        fact: None,
+        at_ms: now_ms,
+        ..held
+    };
+    Ok(Expired {
+        tenant,
+        debited: Account { balance: debited, ..from },
+        credited: Account { balance: credited, ..to },
+        row,
+    })
 }

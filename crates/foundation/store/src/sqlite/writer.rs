@@ -364,8 +364,7 @@ impl Writer {
                     // A stored value that cannot be read, not SQLite: it concerns this changeset alone, which has
                     // written nothing yet.
                     Err(Stop::Broken(error)) if error.sqlite_error_code().is_none() => {
-                        tracing::error!(%error, "a stored value cannot be read");
-                        answers.push(answer(reply, Err(CommitError::Failed(error.to_string()))));
+                        answers.push(unreadable(reply, &error));
                         return Ok(());
                     }
                     Err(Stop::Broken(error)) => return settled(answers, reply, Err(error)),
@@ -384,25 +383,25 @@ impl Writer {
                 let mut served_last = std::mem::take(&mut self.served_last);
                 let leases = jobs::claim(&self.bench(), kinds, limit.min(CLAIM_MAX), &mut served_last);
                 self.served_last = served_last;
-                settled(answers, reply, leases)
+                alone(answers, reply, leases)
             }
             Request::Renew { tenant, job, epoch, kind, reply } => {
                 let renewed = jobs::renew(&self.bench(), &tenant, &job, epoch, kind);
-                settled(answers, reply, renewed)
+                alone(answers, reply, renewed)
             }
             Request::Sequence { limit, reply } => {
                 let count = apply::sequence(&mut self.bench(), limit);
                 news.facts |= matches!(count, Ok(count) if count > 0);
-                settled(answers, reply, count)
+                alone(answers, reply, count)
             }
             Request::Checkpoint { tenant, checkpoint, note, reply } => {
                 let kept = checkpoint_keep(&mut self.bench(), &tenant, &checkpoint, &note);
                 news.standing |= matches!(kept, Ok(true));
-                settled(answers, reply, kept)
+                alone(answers, reply, kept)
             }
             Request::Expire { limit, reply } => {
                 let released = ledger::expire(&self.db, self.clock.now_ms(), limit.min(EXPIRE_MAX));
-                settled(answers, reply, released)
+                alone(answers, reply, released)
             }
             Request::Mark { path, key, reply } => match Mark::begin(&self.db, path, key) {
                 Ok(Ok(mark)) => {
@@ -435,6 +434,27 @@ fn settled<T: Default + Send + 'static>(
     };
     answers.push(answer(reply, Ok(value)));
     outcome
+}
+
+/// As [`settled`], for a request that reads whatever it needs before it writes: a stored value that cannot be read concerns
+/// whoever asked, and neighbours commit.
+fn alone<T: Default + Send + 'static>(
+    answers: &mut Vec<Answer>,
+    reply: Reply<T>,
+    result: rusqlite::Result<T>,
+) -> rusqlite::Result<()> {
+    match result {
+        Err(error) if error.sqlite_error_code().is_none() => {
+            answers.push(unreadable(reply, &error));
+            Ok(())
+        }
+        result => settled(answers, reply, result),
+    }
+}
+
+fn unreadable<T: Send + 'static>(reply: Reply<T>, error: &rusqlite::Error) -> Answer {
+    tracing::error!(%error, "a stored value cannot be read");
+    answer(reply, Err(CommitError::Failed(error.to_string())))
 }
 
 /// The same failure, for one more caller.

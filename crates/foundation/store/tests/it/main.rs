@@ -315,6 +315,65 @@ async fn damage_stays_where_it_is() {
     assert!(matches!(read, Err(ReadError::Failed(_))), "{read:?}");
 }
 
+/// A job or a hold that somebody damaged is left alone for a while, and everybody else's turn comes, in the same batch too.
+#[tokio::test]
+async fn what_is_damaged_and_due_is_put_off() {
+    let bed = Bed::start().await;
+    for (name, id) in [("a", "job_bad"), ("a", "job_worse"), ("a", "job_good"), ("b", "job_other")] {
+        let id = Id::parse(id).unwrap();
+        let job = Operation::Job(NewJob { id, kind: &WORK, ready_at_ms: 0, body: vec![], held: false });
+        bed.store
+            .commit(Changeset::under(vec![bed.permit(name, &[])], bed.draft(vec![job])).unwrap())
+            .await
+            .unwrap();
+    }
+    bed.beside()
+        .execute_batch(
+            "UPDATE jobs SET epoch = -1 WHERE id = 'job_bad'; UPDATE jobs SET authority = X'00' WHERE id = 'job_worse'; \
+             INSERT INTO holds (tenant, id, expires_at_ms) VALUES ('ten_a', 'txn_none', 0);",
+        )
+        .unwrap();
+    let (leases, expired, committed) = tokio::join!(
+        bed.store.jobs_claim(KINDS, 10),
+        bed.store.holds_expire(10),
+        bed.store.commit(bed.put("b", "rec_b", None))
+    );
+    committed.unwrap();
+    assert_eq!(expired.unwrap(), 0);
+    let mut claimed: Vec<String> = leases.unwrap().iter().map(|lease| lease.id.to_string()).collect();
+    claimed.sort();
+    assert_eq!(claimed, ["job_good", "job_other"]);
+    let put_off: i64 = bed
+        .beside()
+        .query_row(
+            "SELECT (SELECT count(*) FROM jobs WHERE ready = 0 AND epoch < 1 AND due_ms > 0) + \
+             (SELECT count(*) FROM holds WHERE expires_at_ms > 0)",
+            [],
+            |row| row.get(0),
+        )
+        .unwrap();
+    assert_eq!(put_off, 3);
+}
+
+/// Facts whose tenant's log cannot be taken up wait, and the batch in which they are looked at commits.
+#[tokio::test]
+async fn a_damaged_log_takes_no_neighbour_with_it() {
+    let bed = Bed::start_as(Sequencing::Deferred).await;
+    bed.store.commit(bed.put("a", "rec_a", None)).await.unwrap();
+    let folder = bed.folder.path().to_owned();
+    drop(bed.store);
+    let db = Connection::open(folder.join("writ.db")).unwrap();
+    db.execute_batch("UPDATE heads SET edge = X'00' WHERE tenant = 'ten_a'").unwrap();
+    drop(db);
+    let (mint, options) = options(&folder);
+    let store = Store::new(Sqlite::open(Options { sequencing: Sequencing::Deferred, ..options }).unwrap());
+    let bed = Bed { store, mint, ..bed };
+    let (moved, committed) =
+        tokio::join!(bed.store.sequence(10), bed.store.commit(bed.put("b", "rec_b", None)));
+    assert!(matches!(moved, Err(CommitError::Failed(_))), "{moved:?}");
+    committed.unwrap();
+}
+
 #[test]
 fn crash_points_are_armed_by_name() {
     for bad in [

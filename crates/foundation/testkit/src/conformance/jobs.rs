@@ -5,7 +5,7 @@ use super::refused;
 use kernel::changeset::{NewJob, Operation};
 use kernel::permit::JobKind;
 use kernel::{Id, Lease, TenantId};
-use store::{CLAIM_MAX, CommitError, UNKNOWN_KIND_PUT_OFF_MS};
+use store::{CLAIM_MAX, CommitError, PUT_OFF_MS};
 
 fn names(leases: &[Lease]) -> Vec<&str> {
     leases.iter().map(|lease| lease.id.as_str()).collect()
@@ -198,10 +198,10 @@ pub async fn an_unknown_kind_is_put_off_and_blocks_nobody(bed: Bed) {
     let claimed = bed.store().jobs_claim(ONLY_WORK, 10).await.unwrap();
     assert_eq!(names(&claimed), ["job_work"]);
     bed.complete(claimed.into_iter().next().unwrap(), vec![]).await.unwrap();
-    let put_off_ms = bed.now_ms() + UNKNOWN_KIND_PUT_OFF_MS;
+    let put_off_ms = bed.now_ms() + PUT_OFF_MS;
     assert_eq!(bed.store().jobs_next_due_ms().await.unwrap(), Some(put_off_ms), "nobody spins on it");
     assert!(bed.claim(100).await.is_empty());
-    bed.clock.advance_ms(UNKNOWN_KIND_PUT_OFF_MS);
+    bed.clock.advance_ms(PUT_OFF_MS);
     let leases = bed.claim(100).await;
     assert_eq!(leases.len(), 10);
     assert!(leases.iter().all(|lease| (lease.epoch, lease.starts) == (1, 1)), "being put off is no start");

@@ -3,9 +3,8 @@
 use super::{Gates, Mirror, Verdict};
 use crate::around::Hook;
 use kernel::changeset::{Changeset, Origin};
-use kernel::note::Checkpoint;
 use kernel::permit::JobKind;
-use kernel::{Digest, Id, Lease, TenantId};
+use kernel::{Id, Lease, TenantId};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use store::{CommitError, Committed, Engine, Head, IndexedRow, KeptOutcome, Pending, Range, ReadError, Row};
 
@@ -81,7 +80,10 @@ impl Hook for Gated {
             if verdict == Verdict::Refuse {
                 return Err(failed());
             }
-            let answer = answer.await?;
+            let underway = self.gates.begin();
+            let answer = answer.await;
+            drop(underway);
+            let answer = answer?;
             match (verdict, self.gates.after(what).await) {
                 (Verdict::Go, Verdict::Go) => Ok(answer),
                 _ => Err(failed()),
@@ -190,25 +192,5 @@ impl Hook for Gated {
             Ok(head)
         });
         self.read("head", told)
-    }
-
-    fn consistency<'a>(
-        &'a self,
-        inner: &'a dyn Engine,
-        tenant: &'a TenantId,
-        old: u64,
-        new: u64,
-    ) -> Pending<'a, Result<Vec<Digest>, ReadError>> {
-        self.read("consistency", inner.consistency(tenant, old, new))
-    }
-
-    fn checkpoint_put<'a>(
-        &'a self,
-        inner: &'a dyn Engine,
-        tenant: &'a TenantId,
-        checkpoint: Checkpoint,
-        note: String,
-    ) -> Pending<'a, Result<bool, CommitError>> {
-        self.write("checkpoint_put", inner.checkpoint_put(tenant, checkpoint, note))
     }
 }

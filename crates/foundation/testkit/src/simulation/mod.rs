@@ -30,4 +30,4 @@ mod schedule;
 
 pub use gated::Gated;
 pub use mirror::Mirror;
-pub use schedule::{Gates, Pass, Place, Schedule, Ticket, Verdict};
+pub use schedule::{Gates, Pass, Place, Schedule, Ticket, Underway, Verdict};

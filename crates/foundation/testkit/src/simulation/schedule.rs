@@ -54,6 +54,8 @@ struct Waiting {
 struct State {
     /// Who runs; nobody outside of the schedule.
     running: Option<u64>,
+    /// What the running actor has begun, past its gate, and not yet heard of.
+    underway: usize,
     next: u64,
     waiting: BTreeMap<u64, Waiting>,
     /// Whoever waits for the running actor to come to a gate.
@@ -81,8 +83,40 @@ impl Gates {
         Pass { gates: self.clone(), place: Place { what, happened: true }, number: None }
     }
 
+    /// Something real begins for the running actor. Until what is returned is dropped, nobody else's turn comes: an actor
+    /// that does two things at once may stand at a gate with one of them while the other still happens.
+    pub fn begin(&self) -> Underway {
+        let mut state = self.state();
+        let counted = state.running.is_some();
+        state.underway += usize::from(counted);
+        drop(state);
+        Underway { gates: self.clone(), counted }
+    }
+
+    /// Whether all that an actor does waits at gates.
     fn parked(&self, actor: u64) -> bool {
-        self.state().waiting.values().any(|waiting| waiting.actor == actor && waiting.verdict.is_none())
+        let state = self.state();
+        let mut waiting = state.waiting.values();
+        state.underway == 0 && waiting.any(|waiting| waiting.actor == actor && waiting.verdict.is_none())
+    }
+}
+
+/// Something real that an actor waits for.
+#[derive(Debug)]
+pub struct Underway {
+    gates: Gates,
+    counted: bool,
+}
+
+impl Drop for Underway {
+    fn drop(&mut self) {
+        if self.counted {
+            let mut state = self.gates.state();
+            state.underway -= 1;
+            if let Some(watcher) = &state.watcher {
+                watcher.wake_by_ref();
+            }
+        }
     }
 }
 
@@ -272,6 +306,24 @@ mod tests {
     async fn the_order_of_gates_is_the_order_of_events() {
         // One after the other; and both read before either writes.
         assert_eq!((added(&[0, 1, 0, 0]).await, added(&[0, 0, 0, 0]).await), (2, 1));
+    }
+
+    #[tokio::test]
+    async fn nobody_elses_turn_comes_while_something_happens() {
+        let mut schedule = Schedule::new();
+        let (gates, happened) = (schedule.gates(), Arc::new(Mutex::new(false)));
+        let happens = happened.clone();
+        schedule
+            .start(async move {
+                let real = async {
+                    let _underway = gates.begin();
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                    *happens.lock().unwrap() = true;
+                };
+                futures::join!(gates.before("a"), real);
+            })
+            .await;
+        assert_eq!((schedule.waiting().len(), *happened.lock().unwrap()), (1, true));
     }
 
     #[tokio::test]
