@@ -10,7 +10,11 @@ use tokio::sync::{Mutex, MutexGuard, watch};
 
 /// Whether anything is done.
 #[derive(Debug)]
-pub struct Gate(watch::Sender<State>, Mutex<()>);
+pub struct Gate {
+    state: watch::Sender<State>,
+    /// Held by whoever is about to open or close it.
+    turn: Mutex<()>,
+}
 
 #[derive(Debug, Clone)]
 struct State {
@@ -24,17 +28,17 @@ impl Gate {
     /// A gate that is closed until [`Gate::settle`].
     pub fn closed() -> Gate {
         let state = State { why: Some("the server is starting".to_owned()), settled: 0 };
-        Gate(watch::Sender::new(state), Mutex::default())
+        Gate { state: watch::Sender::new(state), turn: Mutex::default() }
     }
 
     /// Waits until nobody else is about to open or close it.
     pub async fn turn(&self) -> MutexGuard<'_, ()> {
-        self.1.lock().await
+        self.turn.lock().await
     }
 
     /// Why nothing is done; `None`: it is open.
     pub fn why(&self) -> Option<String> {
-        self.0.borrow().why.clone()
+        self.state.borrow().why.clone()
     }
 
     /// Refuses if it is closed.
@@ -42,7 +46,7 @@ impl Gate {
     /// # Errors
     /// `evidence.put_back`.
     pub fn pass(&self) -> Result<(), Fault> {
-        match &self.0.borrow().why {
+        match &self.state.borrow().why {
             None => Ok(()),
             Some(why) => Err(evidence::epoch::closed(why)),
         }
@@ -50,17 +54,17 @@ impl Gate {
 
     /// Closes it, or says why it stays closed.
     pub fn close(&self, why: String) {
-        self.0.send_modify(|state| state.why = Some(why));
+        self.state.send_modify(|state| state.why = Some(why));
     }
 
     /// Opens it: nothing is known against the installation.
     pub fn open(&self) {
-        self.0.send_if_modified(|state| state.why.take().is_some());
+        self.state.send_if_modified(|state| state.why.take().is_some());
     }
 
     /// Remembers that every log that can be is in `epoch`.
     pub fn settle(&self, epoch: u64) {
-        self.0.send_if_modified(|state| {
+        self.state.send_if_modified(|state| {
             state.settled = epoch;
             false
         });
@@ -68,12 +72,12 @@ impl Gate {
 
     /// The epoch that every log is known to be in.
     pub fn settled(&self) -> u64 {
-        self.0.borrow().settled
+        self.state.borrow().settled
     }
 
     /// Returns once it is open.
     pub async fn opened(&self) {
         // The sender is here, so the wait ends only by opening.
-        let _ = self.0.subscribe().wait_for(|state| state.why.is_none()).await;
+        let _ = self.state.subscribe().wait_for(|state| state.why.is_none()).await;
     }
 }

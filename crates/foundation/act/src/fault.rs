@@ -171,7 +171,7 @@ impl Coded for store::CommitError {
             E::Insufficient { .. } => "store.insufficient",
             E::Ledger(_) => "store.ledger",
             E::Log => "store.log",
-            E::Leaf(_) => "store.fact_too_large",
+            E::Leaf(_) | E::TooLarge => "store.fact_too_large",
             E::Overloaded => "store.overloaded",
             E::Full => "store.full",
             E::Failed(_) => "store.failed",
@@ -183,7 +183,7 @@ impl Coded for store::CommitError {
             E::Conflict { .. } | E::Fenced => Class::Contention,
             E::Insufficient { .. } => Class::Denied,
             E::Ledger(_) => Class::Conflict,
-            E::Leaf(_) => Class::TooLarge,
+            E::Leaf(_) | E::TooLarge => Class::TooLarge,
             E::Overloaded | E::Full | E::Failed(_) => Class::Unavailable,
             E::Permit(_) | E::OutsidePermit(_) | E::Log => Class::Internal,
         }

@@ -96,6 +96,13 @@ pub enum CommitError {
     /// A fact does not fit its format.
     #[error(transparent)]
     Leaf(#[from] kernel::fact::LeafError),
+    /// There is more in it than a changeset holds, or something in it is larger than its limit.
+    #[error(
+        "a change holds at most {} operations and facts, of at most {} bytes each",
+        kernel::changeset::OPERATIONS_MAX,
+        kernel::changeset::BODY_BYTES_MAX
+    )]
+    TooLarge,
     /// The tenant has too many commits waiting; later may succeed.
     #[error("too many commits of this tenant are waiting")]
     Overloaded,

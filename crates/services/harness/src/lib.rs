@@ -487,7 +487,7 @@ pub fn service_id(name: &str) -> Id {
 
 fn misdrafted(error: &ChangesetError) -> CommitError {
     match error {
-        ChangesetError::TooLarge => CommitError::Leaf(kernel::fact::LeafError::TooLarge),
+        ChangesetError::TooLarge => CommitError::TooLarge,
         ChangesetError::Permits | ChangesetError::NoFact | ChangesetError::Overreach => {
             CommitError::OutsidePermit(error.to_string())
         }

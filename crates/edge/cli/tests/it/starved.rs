@@ -1,6 +1,7 @@
 //! `writ serve` where the system gives it less than it needs.
 
 use crate::process::Server;
+use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::Path;
@@ -114,6 +115,64 @@ fn a_disk_that_takes_no_writes_is_over_when_it_takes_them_again() {
     for at in 1..=n {
         let name = format!("person-{at}");
         assert_eq!(listed.contains(&format!("\"{name}\"")), kept.contains(&name), "{name}: {listed}");
+    }
+}
+
+/// A flush that fails is told once, and the next one may succeed with pages that are in memory alone. So it is final: no
+/// write is taken until the next start, which finds everything that was acknowledged. `flush.c` is the disk.
+#[test]
+fn a_flush_that_fails_is_final_until_the_next_start() {
+    let place = tempfile::tempdir().unwrap();
+    let (library, flag) = (place.path().join("flush.so"), place.path().join("fails"));
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/flush.c");
+    let made =
+        Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(source).status().unwrap();
+    assert!(made.success(), "{made}");
+    // The log that each commit flushes; and the database, into which the log goes once it has grown.
+    for (failing, acknowledged_min) in [("writ.db-wal", 1), ("writ.db", 100)] {
+        let folder = place.path().join(failing);
+        let disk = [("LD_PRELOAD", library.to_str().unwrap()), ("FLUSH_FAILS", flag.to_str().unwrap())];
+        let server = Server::start_with(&folder, &disk);
+        let key = key(&folder);
+        let mut stream = TcpStream::connect(server.url.strip_prefix("http://").unwrap()).unwrap();
+        let create = |stream: &mut TcpStream, n: usize| {
+            let body = format!("{{\"name\":\"person-{n}\",\"kind\":\"person\",\"roles\":[]}}");
+            ask(stream, "POST", "/v1/principals", &key, &body)
+        };
+        // Which of them the server knows.
+        let known = |stream: &mut TcpStream| -> BTreeSet<usize> {
+            let listed = ask(stream, "GET", "/v1/principals", &key, "");
+            let names = listed.split("\"name\":\"person-").skip(1);
+            names.map(|rest| rest.split_once('"').unwrap().0.parse().unwrap()).collect()
+        };
+        let first = create(&mut stream, 1);
+        assert!(first.starts_with("HTTP/1.1 200"), "{first}");
+        std::fs::write(&flag, failing).unwrap();
+        let mut acknowledged = 1;
+        let refused = loop {
+            let answer = create(&mut stream, acknowledged + 1);
+            if !answer.starts_with("HTTP/1.1 200") {
+                break answer;
+            }
+            acknowledged += 1;
+        };
+        assert!(refused.starts_with("HTTP/1.1 503") && refused.contains("store.failed"), "{refused}");
+        assert!(acknowledged >= acknowledged_min, "{failing}: {acknowledged}");
+        std::fs::remove_file(&flag).unwrap();
+        // The disk works again, and nothing is written all the same. What is there can be read.
+        let late = acknowledged + 2;
+        let answer = create(&mut stream, late);
+        assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("store.failed"), "{answer}");
+        assert_eq!(known(&mut stream), (1..=acknowledged).collect(), "{failing}");
+        drop((stream, server));
+        let server = Server::start(&folder);
+        let mut stream = TcpStream::connect(server.url.strip_prefix("http://").unwrap()).unwrap();
+        // Of the one whose flush failed, nobody knows.
+        let mut after = known(&mut stream);
+        after.remove(&(acknowledged + 1));
+        assert_eq!(after, (1..=acknowledged).collect(), "{failing}");
+        let answer = create(&mut stream, late);
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     }
 }
 
