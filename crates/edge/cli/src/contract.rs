@@ -74,6 +74,16 @@ pub struct Operation {
     pub conditional: bool,
 }
 
+impl Operation {
+    /// The option with which a list goes on behind what was shown; `None`: that was all.
+    pub fn leads_on(&self, shown: &Value) -> Option<String> {
+        let place = shown["next"].as_str()?;
+        let takes = |name: &&&str| self.query.iter().any(|field| field.name == **name);
+        // What comes out of a server goes onto a terminal.
+        ["after", "before"].iter().find(takes).map(|name| format!("--{name} {}", crate::output::clean(place)))
+    }
+}
+
 /// Every operation of the contract that is a command: all but receivers of deliveries and live streams.
 pub fn operations() -> Vec<Operation> {
     let contract: Value = serde_json::from_str(OPENAPI).unwrap_or_default();

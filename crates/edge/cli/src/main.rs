@@ -144,6 +144,11 @@ async fn run(operations: &[Operation], matches: &ArgMatches) -> Result<(), Failu
     }
     special::finish(operation, rest, &mut value, format)?;
     output::say(&output::render(&value, format)?)?;
+    if format == Format::Table
+        && let Some(option) = operation.leads_on(&value)
+    {
+        output::note(&format!("There are more: {option}"));
+    }
     let empty = value["items"].as_array().is_some_and(Vec::is_empty);
     if empty && format == Format::Table && session.tenant.is_none() {
         output::note("This is the key's own tenant; --tenant or WRIT_TENANT names another.");

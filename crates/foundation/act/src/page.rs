@@ -6,7 +6,7 @@
 use crate::{Fault, Param, QueryCtx};
 use kernel::{Id, hex};
 use serde_json::{Value, json};
-use store::{Found, PAGE_MAX, Range};
+use store::{Document, Found, PAGE_MAX, Range};
 
 /// Rows of a page where nobody says otherwise.
 const PAGE: usize = 50;
@@ -16,7 +16,7 @@ pub const PARAMS: [Param; 2] = [AFTER, LIMIT];
 /// The cursor.
 pub const AFTER: Param = Param { name: "after", summary: "Cursor of the page before, from `next`" };
 /// The size.
-pub const LIMIT: Param = Param { name: "limit", summary: "Rows, at most 200" };
+pub const LIMIT: Param = Param { name: "limit", summary: "Rows, at most 200; 50 where nobody says" };
 
 /// How many rows a list's query asks for.
 pub fn limit(query: &QueryCtx<'_>) -> Result<usize, Fault> {
@@ -43,16 +43,33 @@ pub fn range(
     Ok(Range { index, prefix, after, descending, limit })
 }
 
-/// A page: its items, and the cursor to the next if it is full.
-pub fn page<T>(
+/// A page: its items, and the cursor to the next if it is full. What is not to be shown (`None`) is left out: a page may be
+/// shorter than asked for, and its cursor goes on behind all that was looked at.
+pub fn page<T: Document, V: Into<Option<Value>>>(
     found: &[Found<T>],
     limit: usize,
-    id: impl Fn(&T) -> &Id,
-    shown: impl Fn(&T) -> Value,
+    shown: impl Fn(&T) -> V,
 ) -> Value {
     let next =
-        found.last().filter(|_| found.len() == limit).map(|last| encode(&last.key, id(&last.stored.doc)));
-    json!({"items": found.iter().map(|found| shown(&found.stored.doc)).collect::<Vec<_>>(), "next": next})
+        found.last().filter(|_| found.len() == limit).map(|last| encode(&last.key, last.stored.doc.id()));
+    let items: Vec<Value> = found.iter().filter_map(|found| shown(&found.stored.doc).into()).collect();
+    json!({"items": items, "next": next})
+}
+
+/// The page of an index that a query asks for.
+///
+/// # Errors
+/// `request.invalid` for a cursor or a limit that is none; if storage cannot be read.
+pub async fn list<T: Document, V: Into<Option<Value>>>(
+    query: &QueryCtx<'_>,
+    index: &'static str,
+    prefix: Vec<u8>,
+    descending: bool,
+    shown: impl Fn(&T) -> V,
+) -> Result<Value, Fault> {
+    let range = range(query, index, prefix, descending)?;
+    let limit = range.limit;
+    Ok(page(&query.view.list::<T>(range).await?, limit, shown))
 }
 
 /// The cursor that leads behind a row.

@@ -7,7 +7,7 @@
 //! on ([`View::into_reads`]).
 
 use crate::document::{decode, encode};
-use crate::{Document, Found, Range, ReadError, Store, Stored};
+use crate::{Document, Found, PAGE_MAX, Range, ReadError, Store, Stored};
 use kernel::changeset::{Operation, Put};
 use kernel::{Id, TenantId};
 use parking_lot::Mutex;
@@ -112,6 +112,28 @@ impl View {
     pub async fn list<T: Document>(&self, range: Range) -> Result<Vec<Found<T>>, ReadError> {
         self.seen.lock().unguarded = Some(T::KIND);
         self.rows(range).await
+    }
+
+    /// Lists documents page after page until there are no more, or `max` of them at least: for what is added up or looked
+    /// through rather than shown. A commit on this view is refused.
+    pub async fn list_through<T: Document>(
+        &self,
+        mut range: Range,
+        max: usize,
+    ) -> Result<Vec<Found<T>>, ReadError> {
+        range.limit = PAGE_MAX;
+        let mut rows: Vec<Found<T>> = Vec::new();
+        loop {
+            let found = self.list::<T>(range.clone()).await?;
+            let whole = found.len() == PAGE_MAX;
+            rows.extend(found);
+            match rows.last() {
+                Some(last) if whole && rows.len() < max => {
+                    range.after = Some((last.key.clone(), last.stored.doc.id().clone()));
+                }
+                _ => return Ok(rows),
+            }
+        }
     }
 
     /// Lists documents that a rule is about; `guard` is the record that every writer of the set bumps.

@@ -23,7 +23,6 @@ pub mod template;
 pub mod workflow;
 pub mod yaml;
 
-pub(crate) use act::page;
 use act::{Domain, JobSpec};
 use contracts::models::ModelCalls;
 use custody::Custody;

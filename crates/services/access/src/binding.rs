@@ -459,7 +459,7 @@ pub fn routes() -> Vec<Route> {
                     }
                     let limit = range.limit;
                     let found = query.view.list::<PrincipalDoc>(range).await?;
-                    let page = page::page(&found, limit, |doc| &doc.id, |doc| json!(of(doc)));
+                    let page = page::page(&found, limit, |doc| json!(of(doc)));
                     let lists = page["items"].as_array().into_iter().flatten();
                     let items: Vec<&Value> = lists.filter_map(Value::as_array).flatten().collect();
                     Ok(json!({"items": items, "next": page["next"]}))

@@ -4,7 +4,7 @@ use crate::binding::{Binding, Scope, Wanted, bind, binding_id, held, role_named}
 use crate::rights::{self, Tables};
 use crate::{binding, guard};
 use act::{
-    Class, Coded, Draw as _, Fault, KeyLimits, Plan, PrincipalKind, Route, Stamp, Target, Verb, parse,
+    Class, Coded, Draw as _, Fault, KeyLimits, Plan, PrincipalKind, Route, Stamp, Target, Verb, page, parse,
 };
 use futures::FutureExt as _;
 use kernel::Id;
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use store::key::Key;
-use store::{Document, Range, Stored, View};
+use store::{Document, Stored, View};
 
 /// Longest display name, in bytes.
 pub const NAME_BYTES_MAX: usize = 80;
@@ -342,13 +342,13 @@ pub fn routes() -> Vec<Route> {
             |query| {
                 async move {
                     let now_ms = query.ctx.requested_at_ms;
-                    let found = query.view.list::<PrincipalDoc>(Range::of("name", Vec::new())).await?;
-                    let items: Vec<Value> = found.iter().map(|found| shown(&found.stored, now_ms)).collect();
-                    Ok(json!({"items": items}))
+                    let shown = |doc: &PrincipalDoc| shown(doc, now_ms);
+                    page::list(&query, "name", Vec::new(), false, shown).await
                 }
                 .boxed()
             },
-        ),
+        )
+        .taking(&page::PARAMS),
         Route::get(
             "/v1/principals/{principal}",
             "principal_show",

@@ -10,7 +10,7 @@
 
 use crate::workspace::{WorkspaceDoc, description_check, find as workspace_find};
 use crate::{name, rights};
-use act::{Class, Draw as _, Fault, Param, Place, Plan, Route, Target, Verb, parse};
+use act::{Class, Draw as _, Fault, Param, Place, Plan, Route, Target, Verb, page, parse};
 use futures::FutureExt as _;
 use kernel::Id;
 use schemars::JsonSchema;
@@ -114,10 +114,13 @@ async fn find(view: &View, text: &str) -> Result<Stored<ProjectDoc>, Fault> {
     view.get::<ProjectDoc>(&project_id(text).ok_or_else(missing)?).await?.ok_or_else(missing)
 }
 
+/// From how many projects of a workspace on its answer names no more; the list of projects has them all.
+const PROJECTS_SHOWN_MAX: usize = 1_000;
+
 /// The ids of a workspace's projects, as far as somebody may read them.
 pub(crate) async fn ids_in(view: &View, workspace: &Id, reach: &rights::Reach) -> Result<Vec<Id>, Fault> {
     let range = Range::of("workspace", Key::new().text(workspace.as_str()).bytes());
-    let found = view.list::<ProjectDoc>(range).await?;
+    let found = view.list_through::<ProjectDoc>(range, PROJECTS_SHOWN_MAX).await?;
     let ids = found.into_iter().map(|found| found.stored.doc.id);
     Ok(ids.filter(|id| reach.covers(Some(id))).collect())
 }
@@ -260,7 +263,8 @@ fn shown(doc: &ProjectDoc) -> Value {
 
 /// The routes.
 pub fn routes() -> Vec<Route> {
-    const WORKSPACE: &[Param] = &[Param { name: "workspace", summary: "only those of this workspace" }];
+    const LISTED: &[Param] =
+        &[Param { name: "workspace", summary: "only those of this workspace" }, page::AFTER, page::LIMIT];
     vec![
         Route::post(
             "/v1/projects",
@@ -270,22 +274,20 @@ pub fn routes() -> Vec<Route> {
         ),
         Route::get("/v1/projects", "project_list", "List projects by name", READ, |query| {
             async move {
-                let range = match query.param("workspace") {
-                    None => Range::of("name", Vec::new()),
+                let (index, prefix) = match query.param("workspace") {
+                    None => ("name", Vec::new()),
                     Some(text) => {
                         let id = name::id("wks", text).ok_or_else(|| Fault::not_found("workspace"))?;
-                        Range::of("workspace", Key::new().text(id.as_str()).bytes())
+                        ("workspace", Key::new().text(id.as_str()).bytes())
                     }
                 };
                 let reach = rights::reach(&query.ctx.principal, READ);
-                let found = query.view.list::<ProjectDoc>(range).await?;
-                let docs = found.iter().map(|found| &found.stored.doc);
-                let items: Vec<Value> = docs.filter(|doc| reach.covers(Some(&doc.id))).map(shown).collect();
-                Ok(json!({"items": items}))
+                let readable = |doc: &ProjectDoc| reach.covers(Some(&doc.id)).then(|| shown(doc));
+                page::list(&query, index, prefix, false, readable).await
             }
             .boxed()
         })
-        .taking(WORKSPACE),
+        .taking(LISTED),
         Route::get("/v1/projects/{project}", "project_show", "Show a project", READ, |query| {
             async move {
                 let doc = find(query.view, query.param("project").unwrap_or_default()).await?;

@@ -17,7 +17,7 @@ use crate::binding::Scope;
 use crate::rights::{self, Power, Table, Tables, is_pattern};
 use crate::workspace::description_check;
 use crate::{name, tally};
-use act::{Class, Coded, Draw as _, Fault, Plan, Route, Stamp, Target, Verb, parse};
+use act::{Class, Coded, Draw as _, Fault, Param, Plan, Route, Stamp, Target, Verb, page, parse};
 use futures::FutureExt as _;
 use kernel::{Id, hex, sha256};
 use schemars::JsonSchema;
@@ -26,7 +26,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use store::key::Key;
-use store::{Document, Range, Stored, View};
+use store::{Document, Stored, View};
 
 /// Most roles of a tenant, retired ones counted.
 pub const ROLES_MAX: u32 = 100;
@@ -370,21 +370,24 @@ pub fn routes(tables: &Tables) -> Vec<Route> {
             move |query| {
                 let table = lists();
                 async move {
-                    let found = query.view.list::<RoleDoc>(Range::of("name", Vec::new())).await?;
-                    let built_in =
-                        crate::reads::ROLES.iter().map(|(name, _, what)| built_in(&table, name, what));
-                    let mut items: Vec<Value> =
-                        built_in.chain(found.iter().map(|found| shown(&found.stored))).collect();
-                    for item in &mut items {
-                        // A list says how many; `writ role show` says which.
-                        let acts = item["acts"].as_array().map_or(0, Vec::len);
-                        item["acts"] = json!(acts);
+                    // A list says how many acts; `writ role show` says which.
+                    let counted = |mut role: Value| {
+                        role["acts"] = json!(role["acts"].as_array().map_or(0, Vec::len));
+                        role
+                    };
+                    let own = |role: &RoleDoc| counted(shown(role));
+                    let mut page = page::list(&query, "name", Vec::new(), false, own).await?;
+                    if let (None, Some(items)) = (query.param("after"), page["items"].as_array_mut()) {
+                        let shipped = crate::reads::ROLES.iter();
+                        let shipped = shipped.map(|(name, _, what)| counted(built_in(&table, name, what)));
+                        items.splice(0..0, shipped);
                     }
-                    Ok(json!({"items": items}))
+                    Ok(page)
                 }
                 .boxed()
             },
-        ),
+        )
+        .taking(&[page::AFTER, Param { name: "limit", summary: "Roles of the tenant's own, at most 200" }]),
         Route::get(
             "/v1/roles/{role}",
             "role_show",

@@ -4,7 +4,7 @@
 use crate::binding::Scope;
 use crate::guard::{Guard, guard_id};
 use crate::principal::{PrincipalDoc, fold, name_check};
-use act::{Draw as _, Fault, JobRun, Plan, Route, Target, Verb, parse};
+use act::{Draw as _, Fault, JobRun, Plan, Route, Target, Verb, page, parse};
 use futures::FutureExt as _;
 use kernel::changeset::{Changeset, Draft};
 use kernel::permit::{Authority, JobKind};
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::sync::Arc;
 use store::key::Key;
-use store::{CommitError, Document, Range, Store};
+use store::{CommitError, Document, Store};
 
 /// A tenant, as the platform knows it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -221,18 +221,12 @@ pub fn routes() -> Vec<Route> {
             "access.tenant.read",
             |query| {
                 async move {
-                    let found = query.view.list::<TenantDoc>(Range::of("name", Vec::new())).await?;
-                    let items: Vec<_> = found
-                        .iter()
-                        .map(|found| {
-                            let doc = &found.stored.doc;
-                            json!({"id": doc.id, "name": doc.name, "created_at_ms": doc.created_at_ms})
-                        })
-                        .collect();
-                    Ok(json!({"items": items}))
+                    let shown = |doc: &TenantDoc| json!({"id": doc.id, "name": doc.name, "created_at_ms": doc.created_at_ms});
+                    page::list(&query, "name", Vec::new(), false, shown).await
                 }
                 .boxed()
             },
-        ),
+        )
+        .taking(&page::PARAMS),
     ]
 }

@@ -4,7 +4,7 @@
 //! policy (`input.resource.environment`): a rule may ask for two people in production and for nobody in development.
 
 use crate::{name, project, rights, tally};
-use act::{Draw as _, Fault, Plan, Route, Target, Verb, parse};
+use act::{Draw as _, Fault, Plan, Route, Target, Verb, page, parse};
 use futures::FutureExt as _;
 use kernel::Id;
 use schemars::JsonSchema;
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use store::key::Key;
-use store::{Document, Range, Stored, View};
+use store::{Document, Stored, View};
 
 /// Most workspaces of a tenant, archived ones counted.
 pub const WORKSPACES_MAX: u32 = 100;
@@ -219,12 +219,9 @@ pub fn routes() -> Vec<Route> {
     vec![
         Route::post("/v1/workspaces", "workspace_create", "Create a workspace", "access.workspace.create"),
         Route::get("/v1/workspaces", "workspace_list", "List workspaces by name", READ, |query| {
-            async move {
-                let found = query.view.list::<WorkspaceDoc>(Range::of("name", Vec::new())).await?;
-                Ok(json!({"items": found.iter().map(|found| shown(&found.stored)).collect::<Vec<_>>()}))
-            }
-            .boxed()
-        }),
+            async move { page::list(&query, "name", Vec::new(), false, shown).await }.boxed()
+        })
+        .taking(&page::PARAMS),
         Route::get(
             "/v1/workspaces/{workspace}",
             "workspace_show",

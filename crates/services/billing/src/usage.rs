@@ -5,15 +5,15 @@
 
 use crate::price::{ModelPrice, Tokens};
 use crate::report;
-use act::{Draw as _, Fault, Param, Plan, Route, Target, Verb};
+use act::{Draw as _, Fault, Param, Plan, Route, Target, Verb, page};
 use futures::FutureExt as _;
 use kernel::Id;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::sync::Arc;
+use store::Document;
 use store::key::Key;
-use store::{Document, Range, View};
 
 /// Longest name of a ticket or project, in bytes.
 pub const NAME_BYTES_MAX: usize = 200;
@@ -189,12 +189,6 @@ fn bounded(count: u64) -> u64 {
     count.min((1 << 53) - 1)
 }
 
-/// What a run has cost so far, in millionths, and in how many calls.
-pub async fn run_cost(view: &View, run: &Id) -> Result<(i64, usize), store::ReadError> {
-    let found = view.list::<UsageDoc>(Range::of("run", Key::new().text(run.as_str()).bytes())).await?;
-    Ok((found.iter().map(|found| found.stored.cost_micros).sum(), found.len()))
-}
-
 fn shown(doc: &UsageDoc) -> Value {
     json!({
         "id": doc.id, "run": doc.run, "workflow": doc.workflow, "project": doc.project, "ticket": doc.ticket,
@@ -231,19 +225,20 @@ pub fn routes() -> Vec<Route> {
             "billing.usage.read",
             |query| {
                 async move {
-                    let range = match query.param("run") {
-                        Some(_) => {
-                            Range::of("run", Key::new().text(query.id("run", "run")?.as_str()).bytes())
-                        }
-                        None => Range { descending: true, ..Range::of("time", Vec::new()) },
+                    let (index, prefix) = match query.param("run") {
+                        Some(_) => ("run", Key::new().text(query.id("run", "run")?.as_str()).bytes()),
+                        None => ("time", Vec::new()),
                     };
-                    let found = query.view.list::<UsageDoc>(range).await?;
-                    Ok(json!({"items": found.iter().map(|found| shown(&found.stored)).collect::<Vec<_>>()}))
+                    page::list(&query, index, prefix, index == "time", shown).await
                 }
                 .boxed()
             },
         )
-        .taking(&[Param { name: "run", summary: "only calls of this run" }]),
+        .taking(&[
+            Param { name: "run", summary: "only calls of this run" },
+            page::AFTER,
+            page::LIMIT,
+        ]),
         report_route("/v1/costs", "cost_report", "Add up costs", report::Report::json),
         report_route("/v1/costs/csv", "cost_csv", "Add up costs, as CSV", |report| {
             Value::String(report.csv())

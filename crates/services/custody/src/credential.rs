@@ -17,7 +17,7 @@
 use crate::seal::Place;
 use crate::secret::{SECRET_BYTES_MAX, Secret};
 use crate::{Custody, Keyring};
-use act::{Class, Coded, Draw as _, Fault, Plan, Route, Target, Verb, parse};
+use act::{Class, Coded, Draw as _, Fault, Plan, Route, Target, Verb, page, parse};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use futures::FutureExt as _;
@@ -28,7 +28,7 @@ use serde_json::{Value, json};
 use std::fmt;
 use std::sync::Arc;
 use store::key::Key;
-use store::{Document, Range, ReadError, Store};
+use store::{Document, ReadError, Store};
 use zeroize::Zeroize as _;
 
 /// Longest name, in bytes.
@@ -513,14 +513,9 @@ pub(crate) fn routes() -> Vec<Route> {
             "secret_list",
             "List the tenant's secrets by name, without their values",
             "custody.secret.read",
-            |query| {
-                async move {
-                    let found = query.view.list::<SecretDoc>(Range::of("name", Vec::new())).await?;
-                    Ok(json!({"items": found.iter().map(|found| shown(&found.stored)).collect::<Vec<_>>()}))
-                }
-                .boxed()
-            },
-        ),
+            |query| async move { page::list(&query, "name", Vec::new(), false, shown).await }.boxed(),
+        )
+        .taking(&page::PARAMS),
         Route::get(
             "/v1/secrets/{name}",
             "secret_show",

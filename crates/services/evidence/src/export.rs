@@ -17,7 +17,7 @@ use crate::gather::{GatherError, Scope, gather};
 use crate::seal::{SealError, checkpoint_seal};
 use crate::signing::Signing;
 use crate::trust::Trust;
-use act::{Class, Coded, Draw as _, Fault, Plan, Route, Target, Verb, parse};
+use act::{Class, Coded, Draw as _, Fault, Plan, Route, Target, Verb, page, parse};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use futures::FutureExt as _;
@@ -29,7 +29,7 @@ use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use store::key::Key;
-use store::{Document, Range, ReadError, Store};
+use store::{Document, ReadError, Store};
 
 /// Largest bundle that is given out in one reply, in bytes; a larger one is taken from the folder.
 pub const DOWNLOAD_BYTES_MAX: u64 = 64 << 20;
@@ -383,15 +383,9 @@ pub(crate) fn routes(evidence: &Evidence) -> Vec<Route> {
             "evidence_list",
             "List exported bundles, newest first",
             "evidence.bundle.read",
-            |query| {
-                async move {
-                    let range = Range { descending: true, ..Range::of("created", Vec::new()) };
-                    let found = query.view.list::<BundleDoc>(range).await?;
-                    Ok(json!({"items": found.iter().map(|found| shown(&found.stored)).collect::<Vec<_>>()}))
-                }
-                .boxed()
-            },
-        ),
+            |query| async move { page::list(&query, "created", Vec::new(), true, shown).await }.boxed(),
+        )
+        .taking(&page::PARAMS),
         Route::get(
             "/v1/evidence/{bundle}",
             "evidence_download",

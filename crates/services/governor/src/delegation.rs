@@ -15,7 +15,7 @@
 
 use crate::Governor;
 use access::principal::PrincipalDoc;
-use act::{Class, Coded, Draw as _, Fault, Param, Plan, PrincipalKind, Route, Target, Verb, parse};
+use act::{Class, Coded, Draw as _, Fault, Param, Plan, PrincipalKind, Route, Target, Verb, page, parse};
 use futures::FutureExt as _;
 use kernel::Id;
 use schemars::JsonSchema;
@@ -337,24 +337,27 @@ pub fn routes() -> Vec<Route> {
                 async move {
                     let me = &query.ctx.principal.id;
                     let mine = |person: &Id| Key::new().text(person.as_str()).bytes();
-                    let range = match query.param("side") {
-                        None => Range::of("end", Vec::new()),
-                        Some("from") => Range::of("from", mine(me)),
-                        Some("to") => Range::of("to", mine(me)),
+                    let (index, prefix) = match query.param("side") {
+                        None => ("end", Vec::new()),
+                        Some("from") => ("from", mine(me)),
+                        Some("to") => ("to", mine(me)),
                         Some(_) => return Err(Fault::invalid("request.invalid", "side is from or to")),
                     };
                     let now_ms = query.ctx.requested_at_ms;
-                    let found = query.view.list::<Delegation>(Range { descending: true, ..range }).await?;
-                    let items: Vec<Value> = found.iter().map(|found| shown(&found.stored, now_ms)).collect();
-                    Ok(json!({"items": items}))
+                    let shown = |doc: &Delegation| shown(doc, now_ms);
+                    page::list(&query, index, prefix, true, shown).await
                 }
                 .boxed()
             },
         )
-        .taking(&[Param {
-            name: "side",
-            summary: "from: those you gave; to: those you decide under; all by default",
-        }]),
+        .taking(&[
+            Param {
+                name: "side",
+                summary: "from: those you gave; to: those you decide under; all by default",
+            },
+            page::AFTER,
+            page::LIMIT,
+        ]),
     ]
 }
 

@@ -61,7 +61,7 @@ impl Life {
 
     /// Ids of the principals of this name.
     fn named(&self, folder: &Path, name: &str) -> Vec<Value> {
-        let list = self.ask(folder, "GET", "/v1/principals", "", &Value::Null).expect("it lives");
+        let list = self.ask(folder, "GET", "/v1/principals?limit=200", "", &Value::Null).expect("it lives");
         let list: Value = serde_json::from_str(&list).expect("json");
         assert_eq!(list["next"], Value::Null, "one page holds all that this test makes");
         let items = list["items"].as_array().expect("a list").iter();

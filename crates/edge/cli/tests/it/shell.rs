@@ -173,6 +173,36 @@ fn a_folder_is_made_ahead_and_looked_over() {
     assert_eq!((code, state(&rows(&out), "key").as_str()), (1, "bad"), "{out}");
 }
 
+/// A list that goes on says how, for people; and programs find it in the answer.
+#[test]
+fn a_list_that_goes_on_says_how() {
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path().join("data");
+    let server = Server::start(&folder);
+    let keyed = |args: &[&str]| {
+        let mut command = writ(&[&["--tenant", "ten_main", "principal"], args].concat());
+        command.env("WRIT_URL", &server.url).env("WRIT_KEY_FILE", folder.join("admin.key"));
+        let (code, out, err) = run(&mut command);
+        assert_eq!(code, 0, "{args:?}: {err}");
+        (out, err)
+    };
+    for name in ["zoe-1", "zoe-2", "zoe-3"] {
+        keyed(&["create", "--name", name, "--kind", "person", "--roles", "auditor"]);
+    }
+    let (mut seen, mut option) = (String::new(), Vec::new());
+    loop {
+        let (out, err) = keyed(&[&["list", "--limit", "2"][..], &option].concat());
+        assert!(out.lines().count() <= 3, "{out}");
+        seen.push_str(&out);
+        let Some(more) = err.trim().strip_prefix("There are more: ").map(str::to_owned) else { break };
+        option = more.leak().split(' ').collect();
+        assert_eq!(option[0], "--after");
+    }
+    assert!(["zoe-1", "zoe-2", "zoe-3"].iter().all(|name| seen.matches(name).count() == 1), "{seen}");
+    let (out, err) = keyed(&["list", "--limit", "2", "-o", "json"]);
+    assert!(err.is_empty() && out.contains("\"next\""), "{out}{err}");
+}
+
 #[test]
 fn who_is_new_here_is_told_what_to_do() {
     let place = tempfile::tempdir().unwrap();

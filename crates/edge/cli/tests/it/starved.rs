@@ -136,14 +136,19 @@ fn a_flush_that_fails_is_final_until_the_next_start() {
         let key = key(&folder);
         let mut stream = TcpStream::connect(server.url.strip_prefix("http://").unwrap()).unwrap();
         let create = |stream: &mut TcpStream, n: usize| {
-            let body = format!("{{\"name\":\"person-{n}\",\"kind\":\"person\",\"roles\":[]}}");
+            let body = format!("{{\"name\":\"person-{n:05}\",\"kind\":\"person\",\"roles\":[]}}");
             ask(stream, "POST", "/v1/principals", &key, &body)
         };
         // Which of them the server knows.
         let known = |stream: &mut TcpStream| -> BTreeSet<usize> {
-            let listed = ask(stream, "GET", "/v1/principals", &key, "");
-            let names = listed.split("\"name\":\"person-").skip(1);
-            names.map(|rest| rest.split_once('"').unwrap().0.parse().unwrap()).collect()
+            let (mut known, mut page) = (BTreeSet::new(), "/v1/principals?limit=200".to_owned());
+            loop {
+                let listed = ask(stream, "GET", &page, &key, "");
+                let names = listed.split("\"name\":\"person-").skip(1);
+                known.extend(names.map(|rest| rest[..5].parse::<usize>().unwrap()));
+                let Some((_, next)) = listed.split_once("\"next\":\"") else { return known };
+                page = format!("/v1/principals?limit=200&after={}", next.split_once('"').unwrap().0);
+            }
         };
         let first = create(&mut stream, 1);
         assert!(first.starts_with("HTTP/1.1 200"), "{first}");

@@ -2,8 +2,7 @@
 
 use super::key;
 use super::record::Artifact;
-use crate::page;
-use act::{Fault, QueryCtx, Route};
+use act::{Fault, QueryCtx, Route, page};
 use futures::FutureExt as _;
 use kernel::Id;
 use serde_json::Value;
@@ -11,10 +10,7 @@ use serde_json::Value;
 const READ: &str = "flows.artifact.read";
 
 async fn list(query: QueryCtx<'_>) -> Result<Value, Fault> {
-    let range = page::range(&query, "name", Vec::new(), false)?;
-    let limit = range.limit;
-    let found = query.view.list::<Artifact>(range).await?;
-    Ok(page::page(&found, limit, |doc| &doc.id, Artifact::shown))
+    page::list(&query, "name", Vec::new(), false, Artifact::shown).await
 }
 
 async fn show(query: QueryCtx<'_>) -> Result<Value, Fault> {

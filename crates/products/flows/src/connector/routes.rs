@@ -2,11 +2,10 @@
 
 use super::record::{Connector, Version, connector_id, version_id};
 use super::tool::{self, State, Tool};
-use crate::page;
-use act::{Fault, QueryCtx, Route};
+use act::{Fault, Param, QueryCtx, Route, page};
 use futures::FutureExt as _;
 use serde_json::{Value, json};
-use store::{PAGE_MAX, Range};
+use store::PAGE_MAX;
 
 const READ: &str = "flows.connector.read";
 
@@ -18,10 +17,7 @@ async fn version(query: &QueryCtx<'_>, connector: &Connector) -> Result<Version,
 }
 
 async fn list(query: QueryCtx<'_>) -> Result<Value, Fault> {
-    let range = page::range(&query, "name", Vec::new(), false)?;
-    let limit = range.limit;
-    let found = query.view.list::<Connector>(range).await?;
-    Ok(page::page(&found, limit, |doc| &doc.id, Connector::shown))
+    page::list(&query, "name", Vec::new(), false, Connector::shown).await
 }
 
 async fn show(query: QueryCtx<'_>) -> Result<Value, Fault> {
@@ -52,19 +48,27 @@ fn tools_of(connector: &Connector, version: &Version) -> Vec<Value> {
     version.manifest.actions.iter().map(tool).collect()
 }
 
-/// Tools of all connectors. A connector has at most 64 actions, so the page is one of connectors.
+/// Tools of all connectors, a page of connectors at a time. A connector has at most 64 actions, so whatever the limit, a page
+/// of 200 tools holds one connector at least.
 async fn tools(query: QueryCtx<'_>) -> Result<Value, Fault> {
-    let found =
-        query.view.list::<Connector>(Range { limit: PAGE_MAX, ..Range::of("name", Vec::new()) }).await?;
-    let mut items = Vec::new();
-    for connector in found.iter().map(|found| &found.stored.doc).filter(|doc| doc.removed_at_ms.is_none()) {
-        let tools = tools_of(connector, &version(&query, connector).await?);
-        if items.len() + tools.len() > PAGE_MAX {
-            break;
+    let range = page::range(&query, "name", Vec::new(), false)?;
+    let (limit, found) = (range.limit, query.view.list::<Connector>(range).await?);
+    let (mut items, mut looked_at) = (Vec::new(), 0);
+    for found in &found {
+        let connector = &found.stored.doc;
+        if connector.removed_at_ms.is_none() {
+            let tools = tools_of(connector, &version(&query, connector).await?);
+            if items.len() + tools.len() > PAGE_MAX {
+                break;
+            }
+            items.extend(tools);
         }
-        items.extend(tools);
+        looked_at += 1;
     }
-    Ok(json!({"items": items, "next": null}))
+    let more = looked_at < found.len() || found.len() == limit;
+    let last = looked_at.checked_sub(1).and_then(|at| found.get(at)).filter(|_| more);
+    let next = last.map(|last| page::encode(&last.key, &last.stored.id));
+    Ok(json!({"items": items, "next": next}))
 }
 
 /// The routes.
@@ -101,6 +105,10 @@ pub fn routes() -> Vec<Route> {
         ),
         Route::get("/v1/tools", "tool_list", "List the tools of all installed connectors", READ, |query| {
             tools(query).boxed()
-        }),
+        })
+        .taking(&[
+            page::AFTER,
+            Param { name: "limit", summary: "the tools of so many connectors, at most 200" },
+        ]),
     ]
 }

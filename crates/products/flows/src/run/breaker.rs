@@ -16,8 +16,7 @@
 //! turns a call away is well.
 
 use crate::connector::record::{Connector, connector_id};
-use crate::page;
-use act::{Draw as _, Fault, Plan, QueryCtx, Route, Stamp, Target, Verb};
+use act::{Draw as _, Fault, Plan, QueryCtx, Route, Stamp, Target, Verb, page};
 use futures::FutureExt as _;
 use kernel::{Id, TenantId};
 use parking_lot::Mutex;
@@ -283,10 +282,7 @@ pub fn verbs() -> Vec<Verb> {
 }
 
 async fn list(query: QueryCtx<'_>) -> Result<Value, Fault> {
-    let range = page::range(&query, "name", Vec::new(), false)?;
-    let limit = range.limit;
-    let found = query.view.list::<Breaker>(range).await?;
-    Ok(page::page(&found, limit, |breaker| &breaker.id, Breaker::shown))
+    page::list(&query, "name", Vec::new(), false, Breaker::shown).await
 }
 
 async fn show(query: QueryCtx<'_>) -> Result<Value, Fault> {

@@ -13,8 +13,7 @@
 
 use super::routes::{PROJECT, dead, in_flight, readable};
 use super::{RunDoc, Status};
-use crate::page;
-use act::{Fault, QueryCtx, Route};
+use act::{Fault, QueryCtx, Route, page};
 use futures::FutureExt as _;
 use kernel::{hex, json as canonical, sha256};
 use serde_json::{Value, json};

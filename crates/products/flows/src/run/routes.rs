@@ -1,10 +1,9 @@
 //! Looking at runs.
 
 use super::{RunDoc, Status};
-use crate::page;
 use access::project::{project_id, project_name};
 use access::rights;
-use act::{Fault, Param, QueryCtx, Route};
+use act::{Fault, Param, QueryCtx, Route, page};
 use futures::FutureExt as _;
 use serde_json::{Value, json};
 use store::Range;
@@ -109,16 +108,12 @@ async fn list(query: QueryCtx<'_>) -> Result<Value, Fault> {
     listed(&query, range, project.as_deref()).await
 }
 
-/// A page of runs, of one project only if there is one. A page may be shorter than asked for; its cursor goes on behind
-/// all that was looked at.
+/// A page of runs, of one project only if there is one.
 async fn listed(query: &QueryCtx<'_>, range: Range, project: Option<&str>) -> Result<Value, Fault> {
     let limit = range.limit;
     let found = query.view.list::<RunDoc>(range).await?;
-    let mut page = page::page(&found, limit, |run| &run.id, summary);
-    if let (Some(project), Some(items)) = (project, page["items"].as_array_mut()) {
-        items.retain(|item| item["project"] == project);
-    }
-    Ok(page)
+    let there = |run: &RunDoc| project.is_none() || run.project.as_deref() == project;
+    Ok(page::page(&found, limit, |run| there(run).then(|| summary(run))))
 }
 
 /// The same for dead runs.

@@ -296,17 +296,10 @@ impl Models {
     /// What all calls that were made for one question have cost.
     async fn spent(&self, ctx: &Ctx, call: &ModelCall) -> Result<Cost, Fault> {
         let view = self.0.harness.store().view(&ctx.tenant, self.0.harness.now_ms());
-        let mut range = Range::of("run", Key::new().text(call.run.as_str()).bytes());
-        let (mut cost, mut seen) = (Cost::default(), 0);
-        while seen < CALLS_MAX {
-            let page = view.list::<CallDoc>(range.clone()).await?;
-            let Some(last) = page.last() else { break };
-            range.after = Some((last.key.clone(), last.stored.id.clone()));
-            seen += page.len();
-            let own = page.iter().filter(|found| found.stored.asked == call.key);
-            cost = own.fold(cost, |cost, found| cost.and(found.stored.cost()));
-        }
-        Ok(cost)
+        let range = Range::of("run", Key::new().text(call.run.as_str()).bytes());
+        let calls = view.list_through::<CallDoc>(range, CALLS_MAX).await?;
+        let own = calls.iter().filter(|found| found.stored.asked == call.key);
+        Ok(own.fold(Cost::default(), |cost, found| cost.and(found.stored.cost())))
     }
 }
 

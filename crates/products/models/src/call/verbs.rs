@@ -247,16 +247,11 @@ pub(super) fn routes() -> Vec<Route> {
             |query| {
                 async move {
                     // Ids of runs begin with their time, so the index by run is one by time as well.
-                    let range = match query.param("run") {
-                        Some(_) => {
-                            let run = query.id("run", "run")?;
-                            page::range(&query, "run", Key::new().text(run.as_str()).bytes(), false)?
-                        }
-                        None => page::range(&query, "run", Vec::new(), true)?,
+                    let (prefix, all) = match query.param("run") {
+                        Some(_) => (Key::new().text(query.id("run", "run")?.as_str()).bytes(), false),
+                        None => (Vec::new(), true),
                     };
-                    let limit = range.limit;
-                    let found = query.view.list::<CallDoc>(range).await?;
-                    Ok(page::page(&found, limit, |call| &call.id, |call| json!(call)))
+                    page::list(&query, "run", prefix, all, |call: &CallDoc| json!(call)).await
                 }
                 .boxed()
             },

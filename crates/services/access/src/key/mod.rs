@@ -27,16 +27,17 @@ use crate::rights::{self, Tables, is_pattern};
 use crate::{guard, project};
 use act::{
     Assurance, Class, Coded, Draw as _, Fault, KeyLimits, Plan, Principal, PrincipalKind, Route, Target,
-    Verb, parse,
+    Verb, page, parse,
 };
 use futures::FutureExt as _;
 use kernel::{Id, hex};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use store::key::Key;
-use store::{Document, Range, Stored, View};
+use store::{Document, Stored, View};
 
 /// The highest assurance level of a key.
 pub const LEVEL_MAX: u8 = 1;
@@ -427,18 +428,21 @@ pub fn routes() -> Vec<Route> {
             "access.key.read",
             |query| {
                 async move {
-                    let found = query.view.list::<KeyDoc>(Range::of("principal", Vec::new())).await?;
-                    let now_ms = query.ctx.requested_at_ms;
-                    let mut items = Vec::with_capacity(found.len());
+                    let range = page::range(&query, "principal", Vec::new(), false)?;
+                    let limit = range.limit;
+                    let found = query.view.list::<KeyDoc>(range).await?;
+                    let mut used = BTreeMap::new();
                     for found in &found {
                         let seen = query.view.peek::<seen::SeenDoc>(&found.stored.id).await?;
-                        items.push(shown(&found.stored, seen.map(|seen| seen.used_at_ms), now_ms));
+                        used.extend(seen.map(|seen| (found.stored.id.clone(), seen.used_at_ms)));
                     }
-                    Ok(json!({"items": items}))
+                    let now_ms = query.ctx.requested_at_ms;
+                    Ok(page::page(&found, limit, |key| shown(key, used.get(&key.id).copied(), now_ms)))
                 }
                 .boxed()
             },
-        ),
+        )
+        .taking(&page::PARAMS),
     ]
 }
 

@@ -212,7 +212,7 @@ async fn bad_arguments_change_nothing() {
         let fault = house.query("ten_a", "secret_show", &[("name", name)]).await.unwrap_err();
         assert_eq!(fault.code, "not_found", "{name}");
     }
-    assert_eq!(house.query("ten_a", "secret_list", &[]).await.unwrap(), json!({"items": []}));
+    assert_eq!(house.query("ten_a", "secret_list", &[]).await.unwrap(), json!({"items": [], "next": null}));
     assert_eq!(
         house.store.head(&tenant("ten_a")).await.unwrap().unwrap().size,
         1,

@@ -8,12 +8,12 @@ use super::separation::say_check;
 use super::{Approval, Rules, shown};
 use crate::Governor;
 use crate::delegation;
-use act::{Ctx, Fault, Param, QueryCtx, Route};
+use act::{Ctx, Fault, Param, QueryCtx, Route, page};
 use futures::FutureExt as _;
-use kernel::{Id, hex};
+use kernel::Id;
 use serde_json::{Value, json};
+use store::PAGE_MAX;
 use store::key::Key;
-use store::{PAGE_MAX, Range};
 
 /// Most rows that one page looks at.
 const SCAN_ROWS_MAX: usize = 5 * PAGE_MAX;
@@ -85,31 +85,12 @@ fn number<T: std::str::FromStr>(query: &QueryCtx<'_>, name: &str) -> Result<Opti
     query.param(name).map(|text| text.parse().map_err(|_| invalid(format!("{name} is a number")))).transpose()
 }
 
-/// The cursor: the place of the last row that was looked at. It is only a place to go on from within the prefix that the
-/// route chose itself.
-fn cursor(text: &str, prefix: &[u8]) -> Option<(Vec<u8>, Id)> {
-    let (key, id) = text.split_once('.')?;
-    if key.len() % 2 != 0 || key.len() > kernel::changeset::KEY_BYTES_MAX * 2 {
-        return None;
-    }
-    let key: Vec<u8> = (0..key.len())
-        .step_by(2)
-        .map(|at| key.get(at..at + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok()))
-        .collect::<Option<_>>()?;
-    key.starts_with(prefix).then_some(())?;
-    Some((key, Id::parse(id).ok()?))
-}
-
 async fn list(query: QueryCtx<'_>, rules: &Rules) -> Result<Value, Fault> {
     let status = query.param("status").unwrap_or("pending");
     if !STATUSES.contains(&status) {
         return Err(invalid(format!("status is one of {}", STATUSES.join(", "))));
     }
     let now_ms = query.ctx.requested_at_ms;
-    let limit = number(&query, "limit")?.unwrap_or(PAGE_MAX);
-    if !(1..=PAGE_MAX).contains(&limit) {
-        return Err(invalid(format!("limit is a number from 1 to {PAGE_MAX}")));
-    }
     let filter = Filter {
         mine: match query.param("mine") {
             None | Some("false") => false,
@@ -119,13 +100,10 @@ async fn list(query: QueryCtx<'_>, rules: &Rules) -> Result<Value, Fault> {
         tier: number(&query, "tier")?,
         asked_by_ms: number::<i64>(&query, "older_than_ms")?.map(|age_ms| now_ms.saturating_sub(age_ms)),
     };
-    let prefix = Key::new().text(status).bytes();
-    let after = match query.param("after") {
-        None => None,
-        Some(text) => Some(cursor(text, &prefix).ok_or_else(|| invalid("after is no cursor of this list"))?),
-    };
+    let mut range = page::range(&query, "status", Key::new().text(status).bytes(), false)?;
+    // Of what is looked at, little may be asked for: as many as a page can look at.
+    let limit = std::mem::replace(&mut range.limit, PAGE_MAX);
     let hand = Hand::of(&query, rules).await?;
-    let mut range = Range { after, ..Range::of("status", prefix) };
     let (mut items, mut looked_at) = (Vec::new(), 0);
     loop {
         let found = query.view.list::<Approval>(range.clone()).await?;
@@ -143,12 +121,11 @@ async fn list(query: QueryCtx<'_>, rules: &Rules) -> Result<Value, Fault> {
                 item["mine"] = json!(mine);
                 items.push(item);
             }
-            let place = (found.key, approval.id.clone());
             if items.len() == limit || looked_at == SCAN_ROWS_MAX {
-                let next = format!("{}.{}", hex::encode(&place.0), place.1);
+                let next = page::encode(&found.key, &approval.id);
                 return Ok(json!({"items": items, "next": next}));
             }
-            range.after = Some(place);
+            range.after = Some((found.key, approval.id.clone()));
         }
         if last_page {
             return Ok(json!({"items": items, "next": null}));
@@ -175,8 +152,8 @@ pub fn routes(governor: &Governor) -> Vec<Route> {
             Param { name: "mine", summary: "true: only those that you may grant now" },
             Param { name: "tier", summary: "only those that need approvers of this tier" },
             Param { name: "older_than_ms", summary: "only those that were asked for at least so long ago" },
-            Param { name: "after", summary: "Cursor of the page before, from `next`" },
-            Param { name: "limit", summary: "at most so many, 200 by default" },
+            page::AFTER,
+            page::LIMIT,
         ]),
         Route::get(
             "/v1/approvals/{approval}",
@@ -259,16 +236,6 @@ mod tests {
             ),
         ] {
             assert_eq!(hand.may_grant(&approval), mine, "{name}");
-        }
-    }
-
-    #[test]
-    fn a_cursor_leads_back_to_its_place_and_nowhere_else() {
-        let text = format!("{}.apr_a", hex::encode(b"pending\0abc"));
-        assert_eq!(cursor(&text, b"pending\0"), Some((b"pending\0abc".to_vec(), id("apr_a"))));
-        assert_eq!(cursor(&text, b"denied\0"), None);
-        for bad in ["", ".", "zz.apr_a", "6.apr_a", "64.", "64", "64.Apr A", "é6.apr_a"] {
-            assert_eq!(cursor(bad, b""), None, "{bad}");
         }
     }
 }

@@ -7,7 +7,7 @@
 use super::connection::{Connection, connection_id, not_connected};
 use super::deliver::DELIVER;
 use super::{Deps, passing};
-use act::{Draw as _, Fault, Param, Plan, Route, Stamp, Target, Verb, parse};
+use act::{Draw as _, Fault, Param, Plan, Route, Stamp, Target, Verb, page, parse};
 use futures::FutureExt as _;
 use governor::approval::{Approval, Status};
 use harness::{Done, Terms};
@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use store::key::Key;
-use store::{Document, PAGE_MAX, Range, Stored, View};
+use store::{Document, Range, Stored, View};
 
 /// Most approvals, and most cards, that one round looks at in one tenant.
 pub const ROUND_ROWS_MAX: usize = 1000;
@@ -302,14 +302,16 @@ pub fn routes() -> Vec<Route> {
                         let message = format!("state is one of {}", STATES.join(", "));
                         return Err(Fault::invalid("request.invalid", message));
                     }
-                    let range = Range::of("state", Key::new().text(state).bytes());
-                    let found = query.view.list::<Card>(range).await?;
-                    Ok(json!({"items": found.iter().map(|found| shown(&found.stored)).collect::<Vec<_>>()}))
+                    page::list(&query, "state", Key::new().text(state).bytes(), false, shown).await
                 }
                 .boxed()
             },
         )
-        .taking(&[Param { name: "state", summary: "dead (default), due, sent or final" }]),
+        .taking(&[
+            Param { name: "state", summary: "dead (default), due, sent or final" },
+            page::AFTER,
+            page::LIMIT,
+        ]),
         Route::post(
             "/v1/slack/cards/{card}/retry",
             "card_retry",
@@ -333,18 +335,9 @@ pub async fn round(deps: &Deps) -> Result<(), Fault> {
 }
 
 async fn rows<T: Document>(view: &View, index: &'static str, prefix: &str) -> Result<Vec<T>, Fault> {
-    let mut range = Range::of(index, Key::new().text(prefix).bytes());
-    let mut rows = Vec::new();
-    while rows.len() < ROUND_ROWS_MAX {
-        let found = view.list::<T>(range.clone()).await?;
-        let whole = found.len() == PAGE_MAX;
-        range.after = found.last().map(|last| (last.key.clone(), last.stored.doc.id().clone()));
-        rows.extend(found.into_iter().map(|found| found.stored.doc));
-        if !whole {
-            break;
-        }
-    }
-    Ok(rows)
+    let range = Range::of(index, Key::new().text(prefix).bytes());
+    let found = view.list_through::<T>(range, ROUND_ROWS_MAX).await?;
+    Ok(found.into_iter().map(|found| found.stored.doc).collect())
 }
 
 /// What is missing in one tenant.

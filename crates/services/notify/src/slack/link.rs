@@ -8,7 +8,7 @@
 //! A code is 50 random bits, holds for ten minutes, is kept as a hash only, and the next one for the same user replaces it.
 //! Policy limits how often somebody may try (`throttles`).
 
-use act::{Class, Coded, Draw as _, Fault, Plan, PrincipalKind, Route, Target, Verb, parse};
+use act::{Class, Coded, Draw as _, Fault, Plan, PrincipalKind, Route, Target, Verb, page, parse};
 use futures::FutureExt as _;
 use kernel::changeset::Operation;
 use kernel::{Id, TenantId, hex, sha256};
@@ -16,8 +16,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::sync::Arc;
+use store::Document;
 use store::key::Key;
-use store::{Document, Range};
 
 /// How long a code holds, milliseconds.
 pub const CODE_MS: i64 = 10 * 60 * 1000;
@@ -282,14 +282,9 @@ pub fn routes() -> Vec<Route> {
             "link_list",
             "List links between Slack users and principals",
             "notify.link.read",
-            |query| {
-                async move {
-                    let found = query.view.list::<Link>(Range::of("principal", Vec::new())).await?;
-                    Ok(json!({"items": found.iter().map(|found| shown(&found.stored)).collect::<Vec<_>>()}))
-                }
-                .boxed()
-            },
-        ),
+            |query| async move { page::list(&query, "principal", Vec::new(), false, shown).await }.boxed(),
+        )
+        .taking(&page::PARAMS),
         Route::post(
             "/v1/slack/links/{link}/remove",
             "link_remove",

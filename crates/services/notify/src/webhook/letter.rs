@@ -181,10 +181,7 @@ async fn list(query: QueryCtx<'_>) -> Result<Value, Fault> {
         Some(webhook) => ("webhook", Key::new().text(webhook)),
         None => ("state", Key::new().text(State::Dead.as_str())),
     };
-    let range = page::range(&query, index, prefix.bytes(), false)?;
-    let limit = range.limit;
-    let found = query.view.list::<Letter>(range).await?;
-    Ok(page::page(&found, limit, |letter| &letter.id, shown))
+    page::list(&query, index, prefix.bytes(), false, shown).await
 }
 
 async fn show(query: QueryCtx<'_>) -> Result<Value, Fault> {
