@@ -11,11 +11,10 @@ use access::bootstrap::{Bootstrap, bootstrap};
 use access::key::KeyDoc;
 use act::{Clock, Ids};
 use kernel::{TenantId, hex, sha256};
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
 use std::path::Path;
-use store::{CommitError, Range, Store};
+use store::{CommitError, Range, Store, files};
 
 /// The file with the administrator's key.
 pub const KEY_FILE: &str = "admin.key";
@@ -99,21 +98,9 @@ fn read(folder: &Path, file: &'static str) -> Result<Option<String>, AdminError>
     }
 }
 
-/// Writes the file whole or not at all.
 fn write(folder: &Path, file: &'static str, text: &str) -> Result<(), AdminError> {
-    let staged = folder.join(format!("{file}.new"));
-    let written = || -> io::Result<()> {
-        match fs::remove_file(&staged) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            Ok(()) | Err(_) => {}
-        }
-        let mut new = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&staged)?;
-        new.write_all(format!("{text}\n").as_bytes())?;
-        new.sync_all()?;
-        fs::rename(&staged, folder.join(file))?;
-        File::open(folder)?.sync_all()
-    };
-    written().map_err(|error| AdminError::File(file, error))
+    let written = files::replace(&folder.join(file), format!("{text}\n").as_bytes());
+    written.map_err(|error| AdminError::File(file, error))
 }
 
 fn remove(folder: &Path, file: &'static str) -> Result<(), AdminError> {

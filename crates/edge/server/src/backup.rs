@@ -38,6 +38,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use store::files;
 use store::sqlite::{self, AuditError, Audited, DATABASE, OpenError};
 
 /// The recovery key, in the installation's folder; in no backup.
@@ -172,13 +173,11 @@ fn folder_new(path: &Path) -> Result<(), BackupError> {
 }
 
 fn folder_flush(path: &Path) -> Result<(), BackupError> {
-    File::open(path).and_then(|folder| folder.sync_all()).map_err(file_error(path))
+    files::folder_flush(path).map_err(file_error(path))
 }
 
-/// Writes a new file, readable by its owner alone, flushed.
 fn file_new(path: &Path, bytes: &[u8]) -> Result<(), BackupError> {
-    let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    made.and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all())).map_err(file_error(path))
+    files::create(path, bytes).map_err(file_error(path))
 }
 
 /// Hashes what `from` gives and hands it on to `to`; returns how much it was, and its digest.
@@ -233,8 +232,7 @@ impl Staged {
         folder_flush(&self.path)?;
         fs::rename(&self.path, target).map_err(file_error(target))?;
         self.kept = true;
-        let above = target.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        folder_flush(above)
+        folder_flush(files::above(target))
     }
 }
 

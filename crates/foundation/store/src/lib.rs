@@ -20,6 +20,7 @@
 mod clock;
 pub mod crash;
 mod document;
+pub mod files;
 pub mod key;
 pub mod ledger;
 pub mod sqlite;

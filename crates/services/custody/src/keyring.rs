@@ -27,10 +27,11 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use ed25519_dalek::{Signer as _, SigningKey, VerifyingKey};
 use kernel::note::{Checkpoint, NoteError, VerifierKey};
 use serde::{Deserialize, Serialize};
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Read as _};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::Path;
+use store::files;
 use zeroize::Zeroizing;
 
 /// Largest key file read, in bytes.
@@ -235,7 +236,7 @@ fn storage(file: &'static str) -> impl Fn(io::Error) -> KeyringError {
 fn create(folder: &Path, ids: &dyn Ids, now_ms: i64) -> Result<(), KeyringError> {
     const WHAT: &str = "the keys folder";
     let failed = |source| KeyringError::Storage { file: WHAT, source };
-    let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let parent = files::above(folder);
     fs::create_dir_all(parent).map_err(failed)?;
     let mut name = folder.file_name().unwrap_or_default().to_owned();
     name.push(format!(".new-{}", ids.uuid(now_ms).simple()));
@@ -267,9 +268,9 @@ fn create(folder: &Path, ids: &dyn Ids, now_ms: i64) -> Result<(), KeyringError>
     let mut public = serde_json::to_vec_pretty(&keyring.public()).unwrap_or_default();
     public.push(b'\n');
     write(&staging, PUBLIC, &public)?;
-    File::open(&staging).and_then(|staging| staging.sync_all()).map_err(failed)?;
+    files::folder_flush(&staging).map_err(failed)?;
     match fs::rename(&staging, folder) {
-        Ok(()) => File::open(parent).and_then(|parent| parent.sync_all()).map_err(failed),
+        Ok(()) => files::folder_flush(parent).map_err(failed),
         // Somebody else was first: theirs are the keys, ours have signed nothing.
         Err(_) if folder.join(PUBLIC).exists() => fs::remove_dir_all(&staging).map_err(failed),
         Err(source) => {
@@ -280,13 +281,7 @@ fn create(folder: &Path, ids: &dyn Ids, now_ms: i64) -> Result<(), KeyringError>
 }
 
 pub(crate) fn write(folder: &Path, file: &'static str, bytes: &[u8]) -> Result<(), KeyringError> {
-    OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(folder.join(file))
-        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
-        .map_err(storage(file))
+    files::create(&folder.join(file), bytes).map_err(storage(file))
 }
 
 /// What a key file begins with: a file that was copied over another is found out.

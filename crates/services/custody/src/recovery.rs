@@ -18,10 +18,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use kernel::hex;
 use std::collections::BTreeMap;
-use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::fs::{DirBuilder, File};
+use std::io::{self, Read as _};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::Path;
+use store::files;
 use zeroize::Zeroizing;
 
 /// Name of the recovery key's file in errors.
@@ -33,22 +34,6 @@ const LABEL: &str = "writ-recovery-aes256-v1 ";
 const NONCE_BYTES: usize = 12;
 /// Largest file of either sort, in bytes.
 const BYTES_MAX: u64 = 64 * 1024;
-
-/// Makes a file that is there whole or not at all, and lastingly: a backup is worth nothing without it.
-fn made_whole(path: &Path, bytes: &[u8], ids: &dyn Ids) -> io::Result<()> {
-    let draft = path.with_extension(format!("new-{}", hex::encode(&ids.entropy()[..4])));
-    let written =
-        OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft).and_then(|mut file| {
-            file.write_all(bytes)?;
-            file.sync_all()?;
-            // Unlike a rename, a link replaces nothing.
-            std::fs::hard_link(&draft, path)
-        });
-    let _ = std::fs::remove_file(&draft);
-    written?;
-    let above = path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(above)?.sync_all()
-}
 
 /// Seals and opens the keys in backups.
 pub struct RecoveryKey {
@@ -70,7 +55,7 @@ impl RecoveryKey {
         if !path.exists() {
             let key = Zeroizing::new(ids.entropy());
             let line = Zeroizing::new(format!("{LABEL}{}\n", BASE64.encode(*key)));
-            match made_whole(path, line.as_bytes(), ids) {
+            match files::create_whole(path, line.as_bytes()) {
                 Ok(()) => {}
                 // Somebody else was first: theirs it is.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -162,7 +147,7 @@ impl RecoveryKey {
             let bytes = Zeroizing::new(BASE64.decode(&*text).map_err(|_| damaged())?);
             keyring::write(folder, file, &bytes)?;
         }
-        File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
+        files::folder_flush(folder).map_err(failed)?;
         keyring::Keyring::open(folder).map(|_| ())
     }
 
@@ -172,13 +157,7 @@ impl RecoveryKey {
     /// If the file exists or cannot be written.
     pub fn keep(&self, path: &Path) -> Result<(), KeyringError> {
         let line = Zeroizing::new(format!("{LABEL}{}\n", BASE64.encode(*self.key)));
-        OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path)
-            .and_then(|mut file| file.write_all(line.as_bytes()).and_then(|()| file.sync_all()))
-            .map_err(|source| KeyringError::Storage { file: FILE, source })
+        files::create(path, line.as_bytes()).map_err(|source| KeyringError::Storage { file: FILE, source })
     }
 }
 

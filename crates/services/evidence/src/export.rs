@@ -14,6 +14,7 @@
 use crate::bundle::{Bundle, BundleError, assemble};
 use crate::disclosure::Disclosure;
 use crate::gather::{GatherError, Scope, gather};
+use crate::manifest::Predicate;
 use crate::seal::{SealError, checkpoint_seal};
 use crate::signing::Signing;
 use crate::trust::Trust;
@@ -26,10 +27,10 @@ use kernel::{Digest, Id, TenantId, fact, hex};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use store::key::Key;
-use store::{Document, ReadError, Store};
+use store::{Document, ReadError, Store, files};
 
 /// Largest bundle that is given out in one reply, in bytes; a larger one is taken from the folder.
 pub const DOWNLOAD_BYTES_MAX: u64 = 64 << 20;
@@ -192,10 +193,15 @@ impl Evidence {
     ///
     /// # Errors
     /// If the folder cannot be written.
-    pub async fn write(&self, bundle: &Bundle) -> Result<PathBuf, ExportError> {
-        let path = self.path(&bundle.digest);
-        keep(&self.0.folder, &path, &bundle.bytes).await.map_err(ExportError::Storage)?;
-        Ok(path)
+    pub async fn write(&self, digest: &Digest, bytes: Vec<u8>) -> Result<PathBuf, ExportError> {
+        let (folder, path) = (self.0.folder.clone(), self.path(digest));
+        // Two writers of one name write the same bytes: it is their digest.
+        let written = tokio::task::spawn_blocking(move || {
+            std::fs::create_dir_all(folder)?;
+            files::replace(&path, &bytes)?;
+            Ok(path)
+        });
+        written.await.unwrap_or_else(|error| Err(std::io::Error::other(error))).map_err(ExportError::Storage)
     }
 
     /// Where the bundle of this digest lies.
@@ -236,19 +242,6 @@ impl Evidence {
         let bytes = tokio::fs::read(&path).await.map_err(|_| gone())?;
         if kernel::sha256(&bytes) == digest { Ok(bytes) } else { Err(gone()) }
     }
-}
-
-/// Writes under another name, flushes, renames, flushes the folder.
-async fn keep(folder: &Path, path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    use tokio::io::AsyncWriteExt as _;
-    tokio::fs::create_dir_all(folder).await?;
-    // Two writers of one name write the same bytes, and a rename replaces them by themselves.
-    let partial = path.with_extension("partial");
-    let mut file = tokio::fs::File::create(&partial).await?;
-    file.write_all(bytes).await?;
-    file.sync_all().await?;
-    tokio::fs::rename(&partial, path).await?;
-    tokio::fs::File::open(folder).await?.sync_all().await
 }
 
 /// Arguments of `evidence.bundle.export`: exactly one of the three.
@@ -317,17 +310,19 @@ pub(crate) fn verbs(evidence: &Evidence) -> Vec<Verb> {
                 let scope = scope(args)?;
                 let tenant = &stamp.ctx.tenant;
                 let bundle = evidence.bundle(view.store(), tenant, &scope, stamp.at_ms).await?;
-                evidence.write(&bundle).await?;
+                let Bundle { bytes, digest, predicate, facts } = bundle;
+                let size = bytes.len() as u64;
+                evidence.write(&digest, bytes).await?;
                 store::crash::point("evidence.written");
-                let digest = hex::encode(&bundle.digest);
+                let digest = hex::encode(&digest);
                 let doc = BundleDoc {
                     // 32 hexadecimal digits are an id's body.
                     id: Id::parse(&format!("bun_{}", &digest[..32])).map_err(act::internal)?,
                     digest,
-                    subject: bundle.predicate.subject.clone(),
-                    bytes: bundle.bytes.len() as u64,
-                    facts: bundle.facts,
-                    size: bundle.predicate.size,
+                    subject: predicate.subject.clone(),
+                    bytes: size,
+                    facts,
+                    size: predicate.size,
                     created_at_ms: stamp.at_ms,
                     created_by: stamp.ctx.principal.id.clone(),
                 };
@@ -337,7 +332,7 @@ pub(crate) fn verbs(evidence: &Evidence) -> Vec<Verb> {
                 });
                 let mut sealed = stamp.fact("evidence.sealed", &stream, (BundleDoc::KIND, &doc.id), outcome.clone());
                 if let Scope::Stream(stream) = &scope {
-                    sealed.causes = last_fact(view.store(), tenant, stream, &bundle).await?.into_iter().collect();
+                    sealed.causes = last_fact(view.store(), tenant, stream, &predicate).await?.into_iter().collect();
                 }
                 let mut plan = Plan { draft: stamp.draft(), outcome };
                 plan.draft.put_new(&doc).fact(sealed);
@@ -353,9 +348,9 @@ async fn last_fact(
     store: &Store,
     tenant: &TenantId,
     stream: &Id,
-    bundle: &Bundle,
+    predicate: &Predicate,
 ) -> Result<Option<Id>, Fault> {
-    let claim = bundle.predicate.streams.iter().find(|claim| claim.stream == stream.as_str());
+    let claim = predicate.streams.iter().find(|claim| claim.stream == stream.as_str());
     let Some(claim) = claim else { return Ok(None) };
     let row = store.stream(tenant, stream, claim.last, 1).await?.pop();
     Ok(row.and_then(|row| Id::parse(fact::read(&row.leaf)?.id).ok()))

@@ -3,9 +3,11 @@
 //! Signing is not a call to the installation, and the private key never comes near one. `verify` asks the very code that
 //! installing asks, with keys from a trust file or a key's public half, and never with keys from the artifact.
 
+use super::keyfile::{self, Drawn};
 use super::verify::trust_read;
+use super::{printed, required};
 use crate::exit::Failure;
-use crate::output::{self, Format, say};
+use crate::output::{self, Format};
 use act::{Ids as _, SystemIds};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -15,10 +17,10 @@ use flows::artifact::{self, ARTIFACT_BYTES_MAX, Kind, installation_id, key};
 use flows::connector::manifest;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
-use std::io::{Read as _, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use store::files;
 use zeroize::Zeroizing;
 
 /// What a key file begins with.
@@ -62,10 +64,6 @@ pub fn run(verb: &str, matches: &ArgMatches, format: Format) -> Option<Result<()
     })
 }
 
-fn required<'a>(matches: &'a ArgMatches, name: &str) -> Result<&'a PathBuf, Failure> {
-    matches.get_one::<PathBuf>(name).ok_or_else(|| Failure::Usage(format!("name a {name}")))
-}
-
 fn read(path: &Path, bytes_max: usize) -> Result<String, Failure> {
     let unreadable =
         |error: std::io::Error| Failure::Usage(format!("{} cannot be read: {error}", path.display()));
@@ -80,57 +78,22 @@ fn read(path: &Path, bytes_max: usize) -> Result<String, Failure> {
     Ok(text)
 }
 
-fn new(path: &Path, mode: u32, bytes: &[u8]) -> Result<(), Failure> {
-    OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(path)
-        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
-        .map_err(|error| Failure::Usage(format!("{} cannot be made: {error}", path.display())))
-}
-
-fn print(value: &Value, lines: &str, format: Format) -> Result<(), Failure> {
-    match format {
-        Format::Table => say(lines),
-        Format::Json | Format::Yaml => say(&output::render(value, format)?),
-    }
-}
-
 fn keygen(matches: &ArgMatches, format: Format) -> Result<(), Failure> {
-    let out = required(matches, "out")?;
-    let mut public = out.clone().into_os_string();
-    public.push(".pub");
-    let public = PathBuf::from(public);
     let secret = Zeroizing::new(SystemIds.entropy());
     let verifying = SigningKey::from_bytes(&secret).verifying_key();
-    new(&public, 0o644, format!("{}\n", BASE64.encode(verifying.as_bytes())).as_bytes())?;
-    let line = Zeroizing::new(format!("{LABEL}{}\n", BASE64.encode(*secret)));
-    if let Err(error) = new(out, 0o600, line.as_bytes()) {
-        // A public half without its key would only mislead.
-        let _ = fs::remove_file(&public);
-        return Err(error);
-    }
-    let id = key::id(&verifying);
-    let lines = format!(
-        "{id}\n  signing key: {}  (keep it; only its owner can read it)\n  public key:  {}\nRegister it: writ artifact-key register --name NAME --public-key @{}",
-        out.display(),
-        public.display(),
-        public.display()
-    );
-    print(&json!({"artifact_key": id, "key_file": out, "public_key_file": public}), &lines, format)
+    let drawn = Drawn {
+        member: "artifact_key",
+        id: &key::id(&verifying),
+        key: &Zeroizing::new(format!("{LABEL}{}\n", BASE64.encode(*secret)).into_bytes()),
+        public: &format!("{}\n", BASE64.encode(verifying.as_bytes())).into_bytes(),
+        register: "writ artifact-key register",
+    };
+    keyfile::keygen(required(matches, "out")?, &drawn, format)
 }
 
 fn signing_key(path: &Path) -> Result<SigningKey, Failure> {
     let wrong = || Failure::Usage(format!("{} is no key that `writ artifact keygen` wrote", path.display()));
-    let mode = fs::metadata(path).map(|metadata| metadata.permissions().mode());
-    if mode.is_ok_and(|mode| mode & 0o077 != 0) {
-        let message = format!(
-            "{} can be read by others than its owner: chmod 600, and think about who has read it",
-            path.display()
-        );
-        return Err(Failure::Usage(message));
-    }
+    keyfile::private(path)?;
     let text = Zeroizing::new(read(path, KEY_BYTES_MAX)?);
     let encoded = text.trim().strip_prefix(LABEL.trim_end()).ok_or_else(wrong)?.trim();
     let bytes = Zeroizing::new(BASE64.decode(encoded).map_err(|_| wrong())?);
@@ -149,7 +112,7 @@ fn sign(matches: &ArgMatches, format: Format) -> Result<(), Failure> {
     let payload = manifest.canonical().map_err(|error| Failure::Other(error.to_string()))?;
     let keyid = key::id(&signing.verifying_key());
     let text = artifact::seal(Kind::Connector, &payload, &keyid, |message| signing.sign(message).to_bytes());
-    new(out, 0o644, format!("{text}\n").as_bytes())?;
+    keyfile::made(out, files::create_public(out, format!("{text}\n").as_bytes()))?;
     let digest = kernel::hex::encode(&kernel::sha256(&payload));
     let lines = format!(
         "{}@{}\n  digest: {digest}\n  key:    {keyid}\n  file:   {}",
@@ -158,7 +121,7 @@ fn sign(matches: &ArgMatches, format: Format) -> Result<(), Failure> {
         out.display()
     );
     let value = json!({"name": manifest.name, "version": manifest.version, "digest": digest, "key": keyid, "file": out});
-    print(&value, &lines, format)
+    printed(&value, &lines, format)
 }
 
 fn verify(matches: &ArgMatches, format: Format) -> Result<(), Failure> {
@@ -194,5 +157,5 @@ fn verify(matches: &ArgMatches, format: Format) -> Result<(), Failure> {
     );
     let value = json!({"kind": opened.kind, "name": name, "version": version, "digest": opened.digest, "key": opened.keyid,
                        "connectors": payload["connectors"]});
-    print(&value, &lines, format)
+    printed(&value, &lines, format)
 }

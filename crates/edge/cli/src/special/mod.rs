@@ -5,6 +5,7 @@ mod backup;
 pub mod demo;
 mod doctor;
 mod events;
+mod keyfile;
 mod local;
 mod policy;
 mod verify;
@@ -311,6 +312,18 @@ pub fn finish(
         .map_err(|error| Failure::Other(format!("{} cannot be written: {error}", file.display())))?;
     value[member] = json!(format!("(written to {})", file.display()));
     Ok(())
+}
+
+fn required<'a>(matches: &'a ArgMatches, name: &str) -> Result<&'a PathBuf, Failure> {
+    matches.get_one::<PathBuf>(name).ok_or_else(|| Failure::Usage(format!("name a {name}")))
+}
+
+/// What a command of its own came to: lines for people, the value for programs.
+fn printed(value: &Value, lines: &str, format: Format) -> Result<(), Failure> {
+    match format {
+        Format::Table => say(lines),
+        Format::Json | Format::Yaml => say(&output::render(value, format)?),
+    }
 }
 
 #[cfg(test)]

@@ -7,9 +7,11 @@
 //! A policy's folder holds `*.rego`, `data.json` and `.manifest`, as OPA has them, and `cases.json` for `test`. Everything
 //! else in it is left out of the bundle, and said so.
 
+use super::keyfile::{self, Drawn};
 use super::local::chain;
+use super::{printed, required};
 use crate::exit::Failure;
-use crate::output::{self, Format, note, say};
+use crate::output::{self, Format, note};
 use act::{Ids as _, SystemIds};
 use clap::{Arg, ArgMatches, Command, value_parser};
 use governor::policy::bundle::{DATA, bundle_build};
@@ -19,12 +21,12 @@ use governor::policy::source::{source_check, source_test};
 use governor::policy::{ENGINE, Files, Manifest, Metadata, Problem, Published};
 use governor::publish::BUNDLE_BYTES_MAX;
 use kernel::{TenantId, hex, sha256};
-use serde_json::{Value, json};
-use std::fs::{self, File, OpenOptions};
-use std::io::{Read as _, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use serde_json::json;
+use std::fs::{self, File};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use store::{Clock as _, SystemClock};
+use zeroize::Zeroizing;
 
 /// Largest file of a policy's folder that is read, in bytes; the bundle's own limits are below it.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -112,10 +114,6 @@ pub fn bundle_read(path: &Path) -> Result<Vec<u8>, Failure> {
     if bytes.is_empty() { Err(Failure::Usage(format!("{} is empty", path.display()))) } else { Ok(bytes) }
 }
 
-fn required<'a>(matches: &'a ArgMatches, name: &str) -> Result<&'a PathBuf, Failure> {
-    matches.get_one::<PathBuf>(name).ok_or_else(|| Failure::Usage(format!("name a {name}")))
-}
-
 fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, Failure> {
     let unreadable = |error| Failure::Usage(format!("{} cannot be read: {error}", path.display()));
     let mut bytes = Vec::new();
@@ -126,47 +124,21 @@ fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, Failure> {
     Ok(bytes)
 }
 
-fn print(value: &Value, lines: &str, format: Format) -> Result<(), Failure> {
-    match format {
-        Format::Table => say(lines),
-        Format::Json | Format::Yaml => say(&output::render(value, format)?),
-    }
-}
-
 fn keygen(matches: &ArgMatches, format: Format) -> Result<(), Failure> {
-    let out = required(matches, "out")?;
-    let mut public = out.clone().into_os_string();
-    public.push(".pub");
-    let public = PathBuf::from(public);
     let failed = |error: governor::policy::signer::SignerError| Failure::Other(error.to_string());
     // One draw in 2³² is no key.
     let signer =
         Signer::from_entropy(&SystemIds.entropy()).or_else(|| Signer::from_entropy(&SystemIds.entropy()));
     let signer = signer.ok_or_else(|| Failure::Other("no key could be drawn; try again".into()))?;
-    let new = |path: &Path, mode, bytes: &[u8]| {
-        OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(mode)
-            .open(path)
-            .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
-            .map_err(|error| Failure::Usage(format!("{} cannot be made: {error}", path.display())))
+    let key = signer.to_pem().map_err(failed)?;
+    let drawn = Drawn {
+        member: "policy_key",
+        id: &signer.id(),
+        key: key.as_ref(),
+        public: &signer.public_pem().map_err(failed)?.into_bytes(),
+        register: "writ --tenant TENANT policy-key register",
     };
-    let text = signer.public_pem().map_err(failed)?;
-    new(&public, 0o644, text.as_bytes())?;
-    if let Err(error) = new(out, 0o600, signer.to_pem().map_err(failed)?.as_ref()) {
-        // A public half without its key would only mislead.
-        let _ = fs::remove_file(&public);
-        return Err(error);
-    }
-    let lines = format!(
-        "{}\n  signing key: {}  (keep it; only its owner can read it)\n  public key:  {}\nRegister it: writ --tenant TENANT policy-key register --name NAME --public-key @{}",
-        signer.id(),
-        out.display(),
-        public.display(),
-        public.display()
-    );
-    print(&json!({"policy_key": signer.id(), "key_file": out, "public_key_file": public}), &lines, format)
+    keyfile::keygen(required(matches, "out")?, &drawn, format)
 }
 
 /// What a folder holds, and which of its files stay out of the bundle.
@@ -246,7 +218,7 @@ fn check(matches: &ArgMatches, format: Format) -> Result<(), Failure> {
     if !sources.left_out.is_empty() {
         lines.push_str(&format!("; not part of it: {}", output::clean(&sources.left_out.join(", "))));
     }
-    print(&value, &lines, format)
+    printed(&value, &lines, format)
 }
 
 fn test(matches: &ArgMatches, format: Format) -> Result<(), Failure> {
@@ -262,7 +234,7 @@ fn test(matches: &ArgMatches, format: Format) -> Result<(), Failure> {
     let mut lines: Vec<String> =
         failures.iter().map(|failure| format!("FAILED  {}", output::clean(failure))).collect();
     lines.push(format!("{} cases, {} failed", cases.len(), failures.len()));
-    print(&value, &lines.join("\n"), format)?;
+    printed(&value, &lines.join("\n"), format)?;
     if failures.is_empty() { Ok(()) } else { Err(Failure::Other(format!("{} cases failed", failures.len()))) }
 }
 
@@ -274,14 +246,9 @@ fn sign(matches: &ArgMatches, format: Format) -> Result<(), Failure> {
     if !platform && TenantId::parse(scope).ok().is_none_or(|tenant| tenant == TenantId::platform()) {
         return Err(Failure::Usage("--scope is a tenant's id, such as ten_acme, or `platform`".into()));
     }
-    let exposed = |path: &Path| fs::metadata(path).is_ok_and(|found| found.permissions().mode() & 0o077 != 0);
-    if exposed(key) {
-        let why =
-            format!("{} can be read by others than its owner; chmod 600, or make another", key.display());
-        return Err(Failure::Usage(why));
-    }
+    keyfile::private(key)?;
     // A constant that fits.
-    let text = String::from_utf8(read(key, PEM_BYTES_MAX as u64)?).unwrap_or_default();
+    let text = Zeroizing::new(String::from_utf8(read(key, PEM_BYTES_MAX as u64)?).unwrap_or_default());
     let signer =
         Signer::from_pem(&text).map_err(|error| Failure::Usage(format!("{}: {error}", key.display())))?;
     let now_ms = SystemClock.now_ms();
@@ -319,5 +286,5 @@ fn sign(matches: &ArgMatches, format: Format) -> Result<(), Failure> {
         output::clean(&manifest.revision),
         out.display()
     );
-    print(&value, &lines, format)
+    printed(&value, &lines, format)
 }

@@ -12,12 +12,11 @@
 //! While a database is put back its mark is left alone; opening an epoch, which is newer than the mark's, moves it on.
 
 use super::epochs;
-use crate::{CommitError, Standing};
+use crate::{CommitError, Standing, files};
 use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
-use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 /// Largest mark read, in bytes.
@@ -135,21 +134,10 @@ fn read(path: &Path) -> io::Result<Found> {
     Ok(line.map_or(Found::Damaged, Found::Line))
 }
 
-/// Whole or not at all, and lastingly.
 fn write(path: &Path, line: &Line) -> io::Result<()> {
-    let mut staged = path.as_os_str().to_owned();
-    staged.push(".new");
-    let staged = PathBuf::from(staged);
     let mut text = serde_json::to_vec(line)?;
     text.push(b'\n');
-    let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&staged)?;
-    file.write_all(&text)?;
-    file.sync_all()?;
-    fs::rename(&staged, path)?;
-    let above = path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    // Not every file system lets a folder be synced.
-    let _ = File::open(above).and_then(|above| above.sync_all());
-    Ok(())
+    files::replace(path, &text)
 }
 
 #[cfg(test)]
@@ -194,7 +182,7 @@ mod tests {
         assert_eq!(read(&path).unwrap(), Found::Line(line));
         for bad in [&b""[..], b"{}", b"\xff", b"{\"version\":2,\"key\":\"ab\",\"epoch\":1,\"generation\":1}"]
         {
-            fs::write(&path, bad).unwrap();
+            std::fs::write(&path, bad).unwrap();
             assert_eq!(read(&path).unwrap(), Found::Damaged, "{bad:?}");
         }
     }

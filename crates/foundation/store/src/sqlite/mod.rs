@@ -38,7 +38,7 @@ pub use schema::OpenError;
 use crate::ledger::{Statement, TransferRow};
 use crate::{
     CheckpointRow, Clock, CommitError, Committed, Engine, EpochRow, Head, Hints, IndexedRow, JobRow,
-    KeptOutcome, LeafRow, Pending, Range, ReadError, Row, Sequencing, Standing,
+    KeptOutcome, LeafRow, Pending, Range, ReadError, Row, Sequencing, Standing, files,
 };
 use futures::FutureExt as _;
 use kernel::changeset::{Changeset, Operation};
@@ -108,11 +108,10 @@ pub struct Sqlite {
 fn folder_lock(folder: &Path) -> Result<File, OpenError> {
     let missing: Vec<&Path> = folder.ancestors().take_while(|path| !path.exists()).collect();
     std::fs::create_dir_all(folder)?;
-    for above in missing.into_iter().filter_map(Path::parent) {
-        // A new folder outlives a power loss only once the one above it has been written out. A relative path ends in
-        // an empty one, which is the working folder; and not every file system lets a folder be synced.
-        let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
-        let _ = File::open(above).and_then(|above| above.sync_all());
+    // A new folder outlives a power loss only once the one above it has been written out. A relative path ends in an empty
+    // one, which is no name in anything.
+    for made in missing.into_iter().filter(|made| !made.as_os_str().is_empty()) {
+        files::folder_flush(files::above(made))?;
     }
     let lock = File::options().create(true).truncate(false).write(true).open(folder.join("writ.lock"))?;
     match lock.try_lock() {
