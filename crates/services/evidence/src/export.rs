@@ -30,10 +30,13 @@ use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::sync::Arc;
 use store::key::Key;
-use store::{Document, ReadError, Store, files};
+use store::{Document, ReadError, SEQUENCE_MAX, Store, files};
 
 /// Largest bundle that is given out in one reply, in bytes; a larger one is taken from the folder.
 pub const DOWNLOAD_BYTES_MAX: u64 = 64 << 20;
+
+/// Most rounds in which waiting facts are given their places before an export: more than can wait.
+const SEQUENCE_ROUNDS_MAX: usize = 16;
 
 /// What exporting needs.
 #[derive(Clone)]
@@ -177,6 +180,12 @@ impl Evidence {
         scope: &Scope,
         at_ms: i64,
     ) -> Result<Bundle, ExportError> {
+        // What was acknowledged before somebody asks is in the answer, also where facts get their places a moment later.
+        for _ in 0..SEQUENCE_ROUNDS_MAX {
+            if store.sequence(SEQUENCE_MAX).await.map_err(SealError::Commit)? < SEQUENCE_MAX {
+                break;
+            }
+        }
         let kept = self.seal(store, tenant).await?.newest().ok_or(ExportError::Empty)?;
         let foreign = || ExportError::Seal(SealError::Foreign { tenant: tenant.clone() });
         let origin = kept.note.lines().next().unwrap_or_default();

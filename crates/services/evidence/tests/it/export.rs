@@ -7,6 +7,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use evidence::{Report, Trust};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
+use store::Sequencing;
 
 const CANARY: &str = "CANARY-Ann-of-Accounts";
 
@@ -159,6 +160,16 @@ async fn what_was_exported_can_be_listed_and_downloaded_until_somebody_touches_i
     assert_eq!(download("ten_a").await.unwrap_err().code, "evidence.bundle_lost");
     let left: Vec<_> = std::fs::read_dir(house.folder.path().join("evidence")).unwrap().collect();
     assert!(left.is_empty(), "no half-written file");
+}
+
+/// What was acknowledged is in the evidence that is asked for next, although nobody has given it a place in the log yet.
+#[tokio::test]
+async fn what_was_acknowledged_is_exported() {
+    let house = House::of(Sequencing::Deferred).await;
+    house.fact("ten_a", "run_1", Says::default()).await;
+    assert_eq!(house.store.head(&tenant("ten_a")).await.unwrap().map_or(0, |head| head.size), 0);
+    let outcome = house.export("ten_a", json!({"run": "run_1"})).await.unwrap();
+    assert!(outcome["facts"].as_u64().unwrap() > 0, "{outcome}");
 }
 
 #[tokio::test]

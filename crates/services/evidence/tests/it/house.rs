@@ -64,6 +64,11 @@ fn verb() -> Verb {
 impl House {
     /// A store with the tenants `ten_platform`, `ten_a` and `ten_b`.
     pub async fn new() -> House {
+        House::of(Sequencing::Immediate).await
+    }
+
+    /// A house whose facts get their places in the log at once, or later.
+    pub async fn of(sequencing: Sequencing) -> House {
         let folder = testkit::folder::fresh();
         let (mint, seal) = permit_pair();
         let clock = Arc::new(VirtualClock::default());
@@ -73,7 +78,7 @@ impl House {
             seal,
             installation: "writ.test".into(),
             cell: "local".into(),
-            sequencing: Sequencing::Immediate,
+            sequencing,
             page_count_max: None,
         });
         let store = Store::new(engine.unwrap());
