@@ -428,7 +428,7 @@ async fn refused_traffic_is_one_fact_however_much_it_is() {
         world.ask(Method::Get, "/v1/keys").send().await.refused(401, "edge.credentials_missing");
         world.ask(Method::Get, "/v1/keys").key(&key).send().await.refused(403, "access.read_denied");
     }
-    // The policy of the start is still being put in force, which is a fact of its own.
+    // The policy of the start may still be put in force, which is a fact of its own, at any moment of this.
     let outcome = |leaves: Vec<serde_json::Value>| {
         let refused = leaves.into_iter().filter(|leaf| leaf["kind"] == "access.traffic.refused");
         refused.map(|leaf| leaf["outcome"].clone()).collect::<Vec<_>>()
@@ -444,7 +444,9 @@ async fn refused_traffic_is_one_fact_however_much_it_is() {
     world.ask(Method::Get, "/v1/keys").send().await.refused(401, "edge.credentials_missing");
     let (house, size) = (world.house().clone(), world.size(&platform).await);
     world.running.shutdown().await;
-    assert_eq!(house.store.head(&platform).await.unwrap().unwrap().size, size + 1);
+    let last = house.store.leaves(&platform, size, 10).await.unwrap();
+    let last = outcome(last.iter().map(|leaf| serde_json::from_slice(&leaf.leaf).unwrap()).collect());
+    assert_eq!(last, [json!({"source": "stranger", "code": "edge.credentials_missing", "count": 1})]);
 }
 
 #[tokio::test]
