@@ -35,7 +35,8 @@ use store::{Document, ReadError, SEQUENCE_MAX, Store, files};
 /// Largest bundle that is given out in one reply, in bytes; a larger one is taken from the folder.
 pub const DOWNLOAD_BYTES_MAX: u64 = 64 << 20;
 
-/// Most rounds in which waiting facts are given their places before an export: more than can wait.
+/// Most rounds in which waiting facts are given their places before an export: 65,536 facts. Nobody's export waits for more
+/// that somebody else has done.
 const SEQUENCE_ROUNDS_MAX: usize = 16;
 
 /// What exporting needs.

@@ -585,7 +585,7 @@ pub(super) fn sequence(bench: &mut Bench<'_>, limit: usize) -> rusqlite::Result<
             })
         })?
         .collect::<rusqlite::Result<_>>()?;
-    // Whatever may be damaged is read before anything is written: see `Writer::request`.
+    // Before anything is written: until then a damaged log concerns nobody else in the batch.
     for Waiting { tenant: of, .. } in &waiting {
         tenant(db, bench.tenants, of)?;
         tenant_loaded(bench.tenants, of)?;

@@ -351,6 +351,7 @@ impl Writer {
         answers: &mut Vec<Answer>,
         news: &mut News,
     ) -> rusqlite::Result<()> {
+        let before = self.db.total_changes();
         match request {
             Request::Commit { commit, reply } => {
                 let Commit { tenant, origin, draft, place: _place } = *commit;
@@ -383,25 +384,25 @@ impl Writer {
                 let mut served_last = std::mem::take(&mut self.served_last);
                 let leases = jobs::claim(&self.bench(), kinds, limit.min(CLAIM_MAX), &mut served_last);
                 self.served_last = served_last;
-                alone(answers, reply, leases)
+                self.alone(before, answers, reply, leases)
             }
             Request::Renew { tenant, job, epoch, kind, reply } => {
                 let renewed = jobs::renew(&self.bench(), &tenant, &job, epoch, kind);
-                alone(answers, reply, renewed)
+                self.alone(before, answers, reply, renewed)
             }
             Request::Sequence { limit, reply } => {
                 let count = apply::sequence(&mut self.bench(), limit);
                 news.facts |= matches!(count, Ok(count) if count > 0);
-                alone(answers, reply, count)
+                self.alone(before, answers, reply, count)
             }
             Request::Checkpoint { tenant, checkpoint, note, reply } => {
                 let kept = checkpoint_keep(&mut self.bench(), &tenant, &checkpoint, &note);
                 news.standing |= matches!(kept, Ok(true));
-                alone(answers, reply, kept)
+                self.alone(before, answers, reply, kept)
             }
             Request::Expire { limit, reply } => {
                 let released = ledger::expire(&self.db, self.clock.now_ms(), limit.min(EXPIRE_MAX));
-                alone(answers, reply, released)
+                self.alone(before, answers, reply, released)
             }
             Request::Mark { path, key, reply } => match Mark::begin(&self.db, path, key) {
                 Ok(Ok(mark)) => {
@@ -420,6 +421,24 @@ impl Writer {
             },
         }
     }
+
+    /// As [`settled`], but a stored value that cannot be read concerns whoever asked alone, as long as nothing was written
+    /// for them: `before` is how much had been when their turn came.
+    fn alone<T: Default + Send + 'static>(
+        &self,
+        before: u64,
+        answers: &mut Vec<Answer>,
+        reply: Reply<T>,
+        result: rusqlite::Result<T>,
+    ) -> rusqlite::Result<()> {
+        match result {
+            Err(error) if error.sqlite_error_code().is_none() && self.db.total_changes() == before => {
+                answers.push(unreadable(reply, &error));
+                Ok(())
+            }
+            result => settled(answers, reply, result),
+        }
+    }
 }
 
 /// Queues the answer to a request; a failure goes to everybody in the batch, this caller among them.
@@ -434,22 +453,6 @@ fn settled<T: Default + Send + 'static>(
     };
     answers.push(answer(reply, Ok(value)));
     outcome
-}
-
-/// As [`settled`], for a request that reads whatever it needs before it writes: a stored value that cannot be read concerns
-/// whoever asked, and neighbours commit.
-fn alone<T: Default + Send + 'static>(
-    answers: &mut Vec<Answer>,
-    reply: Reply<T>,
-    result: rusqlite::Result<T>,
-) -> rusqlite::Result<()> {
-    match result {
-        Err(error) if error.sqlite_error_code().is_none() => {
-            answers.push(unreadable(reply, &error));
-            Ok(())
-        }
-        result => settled(answers, reply, result),
-    }
 }
 
 fn unreadable<T: Send + 'static>(reply: Reply<T>, error: &rusqlite::Error) -> Answer {

@@ -374,6 +374,33 @@ async fn a_damaged_log_takes_no_neighbour_with_it() {
     committed.unwrap();
 }
 
+/// What is found to be damaged once something was written takes all of it back: a fact is not placed by half.
+#[tokio::test]
+async fn a_fact_that_cannot_be_placed_is_not_placed_by_half() {
+    let bed = Bed::start_as(Sequencing::Deferred).await;
+    // One short of a whole tile, whose hashes the last one reads back.
+    let commits = (1..256).map(|n| bed.store.commit(bed.put("a", &format!("rec_{n}"), None)));
+    futures::future::join_all(commits).await.into_iter().for_each(|committed| drop(committed.unwrap()));
+    // Of both tenants one is the genesis: the last in the queue is the 256th of `a`.
+    assert_eq!(bed.store.sequence(256).await.unwrap(), 256);
+    let beside = bed.beside();
+    let fix: String = beside
+        .query_row("SELECT sql FROM sqlite_schema WHERE name = 'facts_fix'", [], |row| row.get(0))
+        .unwrap();
+    beside
+        .execute_batch(&format!(
+            "DROP TRIGGER facts_fix; UPDATE facts SET hash = X'00' WHERE tenant = 'ten_a' AND n = 0; {fix}"
+        ))
+        .unwrap();
+    for _ in 0..2 {
+        let moved = bed.store.sequence(1).await;
+        assert!(matches!(moved, Err(CommitError::Failed(_))), "{moved:?}");
+        assert_eq!(bed.store.head(&tenant("a")).await.unwrap().unwrap().size, 255);
+        let waiting: i64 = beside.query_row("SELECT count(*) FROM intake", [], |row| row.get(0)).unwrap();
+        assert_eq!(waiting, 1);
+    }
+}
+
 #[test]
 fn crash_points_are_armed_by_name() {
     for bad in [
